@@ -235,6 +235,26 @@ def test_whose_clock_tells_readings_is_asked_where_no_zone_is_named(form: str, a
     assert ("{time: {date: day first, timezone" in time.check) == form.startswith("%d")
 
 
+def test_a_line_of_units_below_the_header_gives_the_units(tmp_path: Path) -> None:
+    """It is no row: forms are read without it, reasons have its units, and where it goes is said."""
+    when = pd.date_range("2026-01-01", periods=700, freq="15min")
+    rng = np.random.default_rng(0)
+    heat, wet = (rng.normal(level, 1, 700).round(1) for level in (20, 40))
+    rows = [
+        f"{time:%d.%m.%Y %H:%M};{f'{a:.1f};{b:.1f}'.replace('.', ',')};Auto"
+        for time, a, b in zip(when, heat, wet, strict=True)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(["Zeit;Vorlauf;Feuchte;Status", ";°C;%rF;", *rows]), encoding="utf-8")
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    assert {name: given.unit for name, given in config.columns.names.items()} == {"Vorlauf": "°C", "Feuchte": "%rF"}
+    assert next(each.why for each in begun.proposal.choices if each.column == "Vorlauf").startswith("100 %")
+    assert any("holds units (°C, %rF)" in note for note in begun.notes)
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
 def test_readings_at_uneven_times_are_put_on_steps(tmp_path: Path) -> None:
     """A row is written when one of two sensors changes, and holds only that one."""
     rng = np.random.default_rng(0)

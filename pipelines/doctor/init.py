@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,6 +21,7 @@ from pipelines.doctor.column_names import ENTITIES, KEY
 from pipelines.doctor.formats import example
 from pipelines.doctor.proposal import WAIT, Proposal, proposal_of
 from pipelines.doctor.reading_rows import times_of
+from pipelines.doctor.unit_line import units_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
@@ -86,7 +87,8 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
     files = find_files(str(file))
     source, frame, how = _look(files[0])
-    found = proposal_of(frame)
+    units = units_of(frame)
+    found = replace(proposal_of(frame.iloc[1:] if units else frame), units=units)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
@@ -107,7 +109,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         else:
             target.unlink()
         raise
-    return InitReport(target, len(frame), found, (*_notes(source, how), *_waiting(found)))
+    return InitReport(target, len(frame), found, (*_notes(source, how, units), *_waiting(found)))
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,10 @@ def _listed(choices: Sequence[Choice]) -> Iterator[tuple[str, str, str]]:
             yield from ((each.column, part, why) for each in alike)
 
 
-def _notes(source: Source, how: Written) -> Iterator[str]:
+def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[str]:
+    if units:
+        some = ", ".join(list(units.values())[:MOST_ALIKE])
+        yield f"the first row holds units ({some}) and no values: it goes to the quarantine, of every file"
     if how.header > 1:
         above = "the line above it is" if how.header == 2 else f"the {how.header - 1} lines above it are"
         yield f"source.header: line {how.header} names the columns; {above} skipped, in every file"
@@ -258,9 +263,13 @@ def _policy(found: Proposal, total: int) -> Iterator[str]:
 
 
 def _names(found: Proposal) -> Iterator[str]:
-    if found.counters:
+    called = {name: {"name": f"{name} added"} for name in found.counters}
+    for name, unit in found.units.items():
+        called[name] = called.get(name, {}) | {"unit": unit}
+    if called:
         yield _noted("  names:", "what reasons call them")
-        yield from (f"    {_scalar(name)}: {{name: {_scalar(f'{name} added')}}}" for name in found.counters)
+    for name, given in called.items():
+        yield f"    {_scalar(name)}: {{{', '.join(f'{what}: {_scalar(value)}' for what, value in given.items())}}}"
 
 
 def _past(days: float) -> str:

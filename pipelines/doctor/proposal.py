@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -44,6 +44,7 @@ class Proposal:
     - ``entity_from``: where the entity is read from, if it is not a column.
     - ``apart``: whether each entity is a sensor of its own, so none is like another.
     - ``machines``: how many entities there are.
+    - ``units``: of columns, as a line of the file names them.
     - ``step``: how often readings come.
     - ``sampled``: the steps that readings are put on which come when something changes.
     """
@@ -57,6 +58,7 @@ class Proposal:
     entity_from: str | None = None
     apart: bool = False
     machines: int = 1
+    units: Mapping[str, str] = field(default_factory=dict)
     step: pd.Timedelta = NO_STEP
     sampled: Sampled | None = None
 
