@@ -139,14 +139,178 @@ def test_one_reading_a_row_is_said_to_belong_into_columns() -> None:
     assert proposal_of(shuffled).named("numeric")[0].check == ""
 
 
-def test_one_reading_a_row_may_be_of_a_household_that_stands_for_itself() -> None:
-    """Meters of forty households are not one machine: rows may stay as they are."""
-    when = pd.date_range("2026-01-01", periods=200, freq="h")
-    meters = [pd.DataFrame({"time": when, "house": f"h{n}", "used": np.arange(200) % 7 + n / 4}) for n in range(3)]
+def test_text_beside_sensors_is_left_out_with_a_word(tmp_path: Path) -> None:
+    """Training refuses sensors that are text; a mode, an operator and a name of a product say nothing to it."""
+    count = 1_000
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": pd.date_range("2026-01-01", periods=count, freq="min")})
+    frame = frame.assign(pressure=rng.normal(7, 1, count).round(2), status_code=rng.choice([0, 3, 17], count))
+    for name, words in {"mode": ["LOAD", "IDLE"], "pump": ["On", "Off"], "by": ["Ida", "Max"]}.items():
+        frame[name] = rng.choice(words, count)
+    frame["heat"] = rng.integers(60, 64, count)
+    frame["recipe"], frame["serviced"] = rng.choice(["P1", "P2"], count), "2026-01-0" + frame["time"].dt.day.astype(str)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
 
-    check = proposal_of(pd.concat(meters, ignore_index=True)).named("numeric")[0].check
+    found = init(tmp_path / "rows.csv", folder=tmp_path).proposal
 
-    assert "If each 'house' stands for itself: `kind: sensors`, and `columns: {entity: house}`" in check
+    assert found.kind == "sensors"
+    assert {each.column: each.part for each in found.choices} == {
+        "time": "time",
+        "pressure": "numeric",
+        "status_code": "numeric",
+        "mode": "ignore",
+        "pump": "boolean",
+        "by": "ignore",
+        "heat": "numeric",
+        "recipe": "ignore",
+        "serviced": "ignore",
+    }
+    assert "nothing is learnt from it" in next(each.check for each in found.choices if each.column == "mode")
+    assert [check for check in examine(load_config(tmp_path)) if check.state == "problem"] == []
+
+
+@pytest.mark.parametrize("key", ["id", "uuid"])
+def test_rows_that_a_clock_makes_are_readings_though_a_database_numbered_them(key: str) -> None:
+    """Nobody pays every fifteen minutes to the second; of whole numbers, too."""
+    when = pd.date_range("2026-01-01", periods=600, freq="15min")
+    rng = np.random.default_rng(0)
+    names = [f"{n:x}" for n in rng.integers(0, 2**60, 600)] if key == "uuid" else range(600)
+    frame = pd.DataFrame({key: names, "time": when, "power": rng.normal(20, 3, 600).round(1)})
+    frame = frame.assign(co2=rng.integers(400, 900, 600))
+
+    found = proposal_of(frame)
+
+    assert (found.kind, found.role("key")) == ("sensors", None)
+
+
+def test_a_meter_is_proposed_as_a_counter(tmp_path: Path) -> None:
+    """Where it stands was never learnt; it began anew at 5,000, and stands elsewhere for each building."""
+    rng = np.random.default_rng(0)
+    houses = []
+    for name, start in (("north", 4_000), ("south", 90)):
+        frame = pd.DataFrame({"time": pd.date_range("2026-01-01", periods=900, freq="15min"), "building": name})
+        used = rng.gamma(2, 2, 900)
+        houses.append(frame.assign(power=(used * 4).round(1), energy=((start + used.cumsum()) % 5_000).round(1)))
+    pd.concat(houses).sort_values("time", kind="stable").to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    assert (config.columns.entity, config.series.sampling.counters) == ("building", ("energy",))
+    assert config.columns.names["energy"].name == "energy added"
+    assert any("a meter" in choice.check for choice in begun.proposal.choices)
+    assert [check for check in examine(config) if check.state != "ok" and "counter" in check.found] == []
+
+
+@pytest.mark.parametrize(("days", "quantile"), [(2, 0.99), (20, 0.999)])
+def test_two_days_of_readings_are_enough_to_begin(days: int, quantile: float, tmp_path: Path) -> None:
+    """A quantile that no row can pass is not proposed, and what is kept apart for the review is a window at least."""
+    count = days * 96
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": pd.date_range("2026-01-01", periods=count, freq="15min")})
+    frame = frame.assign(power=rng.normal(20, 2, count).round(1), heat=rng.normal(50, 1, count).round(1))
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    assert config.policy.quantile == quantile
+    bad = [str(check) for check in examine(config) if check.state == "problem" or check.place == "policy.quantile"]
+    assert bad == []
+    assert "when 60 or more have come after it, 15 h" in " ".join(begun.notes)
+
+
+@pytest.mark.parametrize(
+    ("form", "asks"), [("%Y-%m-%d %H:%M", True), ("%Y-%m-%dT%H:%MZ", False), ("%d.%m.%Y %H:%M", True)]
+)
+def test_whose_clock_tells_readings_is_asked_where_no_zone_is_named(form: str, asks: bool) -> None:
+    """Summer time ends long after the first training; what reads days first goes on to."""
+    when = pd.date_range("2026-01-20", periods=400, freq="15min")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"time": when.strftime(form), "a": rng.normal(5, 1, 400), "b": rng.normal(9, 1, 400)})
+
+    (time,) = proposal_of(frame).named("time")
+
+    assert ("timezone: Europe/Berlin}}`" in time.check) == asks
+    assert ("{time: {date: day first, timezone" in time.check) == form.startswith("%d")
+
+
+def test_a_line_of_units_below_the_header_gives_the_units(tmp_path: Path) -> None:
+    """It is no row: forms are read without it, reasons have its units, and where it goes is said."""
+    when = pd.date_range("2026-01-01", periods=700, freq="15min")
+    rng = np.random.default_rng(0)
+    heat, wet = (rng.normal(level, 1, 700).round(1) for level in (20, 40))
+    rows = [
+        f"{time:%d.%m.%Y %H:%M};{f'{a:.1f};{b:.1f}'.replace('.', ',')};Auto"
+        for time, a, b in zip(when, heat, wet, strict=True)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(["Zeit;Vorlauf;Feuchte;Status", ";°C;%rF;", *rows]), encoding="utf-8")
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    assert {name: given.unit for name, given in config.columns.names.items()} == {"Vorlauf": "°C", "Feuchte": "%rF"}
+    assert next(each.why for each in begun.proposal.choices if each.column == "Vorlauf").startswith("100 %")
+    assert any("holds units (°C, %rF)" in note for note in begun.notes)
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+def test_readings_at_uneven_times_are_put_on_steps(tmp_path: Path) -> None:
+    """A row is written when one of two sensors changes, and holds only that one."""
+    rng = np.random.default_rng(0)
+    when = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.cumsum(rng.choice([60, 500, 4_000], 3_000)), unit="s")
+    heat, flow = (10 + np.sin(np.arange(3_000) / wave) + rng.normal(0, 0.02, 3_000) for wave in (40, 90))
+    frame = pd.DataFrame({"time": when, "heat": heat.round(2), "flow": flow.round(2)})
+    is_heat = rng.random(3_000) < 0.5
+    frame.loc[is_heat, "flow"], frame.loc[~is_heat, "heat"] = np.nan, np.nan
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+
+    init(tmp_path / "rows.csv", folder=tmp_path)
+
+    config = load_config(tmp_path)
+    sampling = config.series.sampling
+    assert (config.kind, sampling.align, sampling.missing) == ("sensors", "last", "previous")
+    assert sampling.every is not None
+    assert sampling.limit * pd.Timedelta(sampling.every) > frame["time"].diff().max()
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+@pytest.mark.parametrize("written", ["by the clock", "on change"])
+def test_one_reading_a_row_is_of_a_sensor_that_stands_for_itself(written: str, tmp_path: Path) -> None:
+    """A log of points has a model each; one that is written on change holds the last value until the next one."""
+    rng = np.random.default_rng(0)
+    count = 1_500
+    steps = np.full(count, 900) if written == "by the clock" else rng.choice([60, 500, 4_000], count)
+    points = []
+    for name, level in (("hall.temperature", 20), ("hall.co2", 600)):
+        when = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.cumsum(steps), unit="s")
+        value = (level * (1 + 0.1 * np.sin(np.arange(count) / 30)) + rng.normal(0, 0.1, count)).round(1)
+        points.append(pd.DataFrame({"id": range(count), "time": when, "point": name, "value": value, "ok": "Good"}))
+    rows = pd.concat(points).sort_values("time", kind="stable").assign(id=range(2 * count))
+    rows.loc[rows.index[5], "ok"] = "Bad"
+    rows.to_csv(tmp_path / "log.csv", index=False)
+
+    found = init(tmp_path / "log.csv", folder=tmp_path).proposal
+
+    config = load_config(tmp_path)
+    sampling = config.series.sampling
+    assert (config.kind, config.columns.entity, config.series.models) == ("sensors", "point", "entity")
+    assert "each row is one reading of one point" in found.why
+    assert (sampling.align, sampling.missing) == (("last", "previous") if written == "on change" else ("steps", "mask"))
+    assert [check for check in examine(config) if check.state == "problem"] == []
+
+
+@pytest.mark.parametrize("shape", ["payments", "meters of machines"])
+def test_one_number_a_row_is_no_log_where_rows_do_not_follow_on(shape: str) -> None:
+    """Amounts by shop are drawn anew for each row; and no name alone says whose reading it is."""
+    rng = np.random.default_rng(0)
+    when = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.cumsum(rng.integers(1, 900, 1_000)), unit="s")
+    amount = rng.gamma(2, 20, 1_000).round(2)
+    drift = (np.sin(np.arange(1_000) / 50) + 5).round(3)
+    frame = pd.DataFrame({"time": when, "place": rng.choice(["a", "b"], 1_000), "what": rng.choice(["x", "y"], 1_000)})
+    frame = frame.drop(columns="what").assign(amount=amount) if shape == "payments" else frame.assign(value=drift)
+
+    assert proposal_of(frame).kind == "table"
 
 
 @pytest.mark.parametrize(("form", "point"), [("{:.2f} °C", "."), ("{:.2f}", ","), ("{:.2f}", ".")])

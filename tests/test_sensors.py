@@ -301,6 +301,56 @@ def test_machine_that_has_fallen_silent_is_named(trained: tuple[Config, TrainRep
     assert other not in found[1][0]
 
 
+def test_a_machine_that_is_no_longer_what_was_learnt_is_named(
+    trained: tuple[Config, TrainReport], tmp_path: Path
+) -> None:
+    """A summer after a winter is many events, and none is a fault: what can be done about it is said."""
+    fresh = pd.read_parquet(trained[0].bundle.parent / "fresh.parquet")
+    warm, other = sorted(fresh["machine"].unique())
+    sensor = "speed_rpm"
+    warmer = fresh.assign(**{sensor: fresh[sensor].where(fresh["machine"] != warm, fresh[sensor] + 4_000)})
+    said = []
+    for name, rows in (("fresh", fresh), ("warmer", warmer)):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        report = score(
+            trained[0], input=str(tmp_path / f"{name}.parquet"), output=str(tmp_path / "out.parquet"), now=NOW
+        )
+        said.append([str(line) for line in report.summary() if "unlike what was learnt" in str(line)])
+
+    assert said[0] == []
+    (line,) = said[1]
+    assert line.startswith("Flagged are ")
+    assert f" of the rows of {warm}:" in line
+    assert "`detector train`" in line
+    assert other not in line
+
+
+def test_a_policy_that_no_row_can_pass_is_said_where_nothing_is_flagged(tmp_path: Path) -> None:
+    """Two hundred readings cannot tell what is rarer than one in a thousand; that nothing is found is no news."""
+    rng = np.random.default_rng(0)
+    when = pd.date_range("2026-01-01", periods=400, freq="15min").astype(str)
+    rows = pd.DataFrame({"time": when, "a": rng.normal(5, 1, 400).round(2), "b": rng.normal(9, 1, 400).round(2)})
+    rows[:200].to_csv(tmp_path / "old.csv", index=False)
+    rows[200:].to_csv(tmp_path / "new.csv", index=False)
+    config = Config.model_validate(
+        {
+            "kind": "sensors",
+            "source": {"path": str(tmp_path / "old.csv")},
+            "columns": {"time": "time"},
+            "policy": {"quantile": 0.999},
+            "bundle": str(tmp_path / "bundle"),
+            "report": str(tmp_path / "report.html"),
+            "tracking": {"enabled": False},
+        }
+    )
+    train(config, now=NOW)
+
+    report = score(config, input=str(tmp_path / "new.csv"), output=str(tmp_path / "out.csv"), now=NOW)
+
+    assert report.flagged == 0
+    assert any("no row can pass the quantile 0.999" in str(line) for line in report.summary())
+
+
 def test_the_hour_that_a_named_clock_repeats_costs_its_second_pass_alone(tmp_path: Path) -> None:
     """Meters are read by the clock on the wall; the end of summer time must not keep back all of them."""
     rows = simulate_sensors(1_200, seed=3, machines=2, sensors=3).iloc[:, :5]

@@ -27,6 +27,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "a model each, padded": {"models": "entity", "short": "pad"},
     "mahalanobis": {"trailing": True, "residuals": "mahalanobis", "smoothing": 0.0},
     "means": {"sampling": Sampling(every="2min", align="mean")},
+    "counters": {"trailing": True, "sampling": Sampling(counters=("flow", "power"))},
+    "counters, carried on": {"sampling": Sampling(missing="previous", limit=3, counters=("flow", "power"))},
     "carried on": {"trailing": True, "sampling": Sampling(missing="previous", limit=2)},
 }
 
@@ -35,7 +37,13 @@ CHOICES: dict[str, dict[str, Any]] = {
 def fitted(choice: str) -> SequenceScorer:
     rows = pd.concat([readings(300, seed=1, pump="a"), readings(300, seed=2, pump="b")])
     rows.loc[rows.index % 7 == 3, "power"] = np.nan  # silent for a step now and then
-    return small(schema=PUMPS, **CHOICES[choice]).fit(rows).scorer_
+    return small(schema=PUMPS, **CHOICES[choice]).fit(metered(rows, choice)).scorer_
+
+
+def metered(rows: pd.DataFrame, choice: str) -> pd.DataFrame:
+    """The same, where sensors are counters each as a meter that counts it up, and begins anew at 2,000."""
+    counters = list(CHOICES[choice].get("sampling", Sampling()).counters)
+    return rows.assign(**{name: rows.groupby("pump")[name].cumsum() % 2_000 for name in counters})
 
 
 @cache
@@ -78,7 +86,7 @@ def test_any_cutting_gives_the_scores_of_the_whole(choice: str) -> None:
     """Each row is reported once, with the risk and the p-value that it has in the series as a whole."""
     scorer = fitted(choice)
     cuts = np.random.default_rng(len(choice)).integers(0, len(troubled()), 12).tolist()
-    rows = clean(troubled(), scorer.schema).rows
+    rows = clean(metered(troubled(), choice), scorer.schema).rows
     whole = rows.assign(**scorer.measure(rows)).dropna(subset=["risk"])
 
     parts, _ = go_on(scorer, rows, cuts)

@@ -54,10 +54,10 @@ def test_read_numbers_reads_one_value(value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *[(value, 1.0) for value in (True, 1, 1.0, "1", "1.0", "true", "TRUE", " t ", "yes", "Y", np.True_)],
-        *[(value, 0.0) for value in (False, 0, 0.0, "0", "false", "F", "no", "n", Decimal(0))],
+        *[(value, 1.0) for value in (True, 1, 1.0, "1", "1.0", "true", "TRUE", " t ", "yes", "Y", "On", np.True_)],
+        *[(value, 0.0) for value in (False, 0, 0.0, "0", "false", "F", "no", "n", "OFF", Decimal(0))],
         *[(value, None) for value in (None, "", "NA", float("nan"))],
-        *[(value, BAD) for value in (2, -1, 0.5, "2", "maybe", "on", float("inf"), "inf")],
+        *[(value, BAD) for value in (2, -1, 0.5, "2", "maybe", "open", float("inf"), "inf")],
         (DAY, SchemaError),
     ],
 )

@@ -6,7 +6,7 @@ What a value means never depends on the other rows of its batch. By kind:
     Numbers, and text that is one (``" 12.5 "``, ``"1e3"``). True is 1. A comma is not read: ``"1,000"`` means
     a thousand to some and one to others.
 ``boolean``
-    True, 1, ``t``, ``true``, ``y``, ``yes`` and their opposites, in any case.
+    True, 1, ``t``, ``true``, ``y``, ``yes``, ``on`` and their opposites, in any case.
 ``datetime``
     Dates, ISO 8601 text, whole numbers of eight digits (``20240131``), and seconds since 1970 from 1e8
     (March 1973) to below 1e11, as numbers or as text. Times with a zone become UTC; those without are taken
@@ -39,7 +39,10 @@ from detector.schema import MISSING
 Reading = tuple[pd.Series, Flags]
 
 INFINITE = {"inf": np.inf, "+inf": np.inf, "infinity": np.inf, "-inf": -np.inf, "-infinity": -np.inf}
-TRUTH = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
+TRUTH = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "off"), 0.0),
+}
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?"
 """A date with its time as it can be read without a second look."""

@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Codes, Flags, Floats
-from detector.errors import DataError, SchemaError, SettingError, ShapeError
+from detector.errors import DataError, SchemaError, SettingError, ShapeError, nearest
 from detector.schema import Schema
+from detector.series.counters import added
 from detector.series.readings import Readings, order_readings
 from detector.series.sampling import Sampling, SamplingReport
 from detector.series.timestamps import is_second_pass, is_spring_forward, name_series, show_span, show_time
@@ -29,6 +30,7 @@ class RegularSeries:
 
     - ``sensors``: the columns of ``values``.
     - ``values``, (n_steps, n_sensors): NaN where missing.
+    - ``levels``, (n_steps, n_sensors): what was read where ``values`` of counters say what was added; else the same.
     - ``observed``, (n_steps, n_sensors): where a reading came; not where a value was carried on.
     - ``codes``, (n_steps,): the place of each step's entity in ``entities``.
     - ``segment``, (n_steps,): counts the unbroken segments: it grows by one with each series and each gap that splits.
@@ -44,6 +46,7 @@ class RegularSeries:
 
     sensors: tuple[str, ...]
     values: Floats
+    levels: Floats
     observed: Flags
     codes: Codes
     segment: Codes
@@ -133,12 +136,14 @@ def regularise(rows: pd.DataFrame, schema: Schema, sampling: Sampling | None = N
     segment = (np.cumsum(begins) - 1)[before]
     if sampling.missing == "previous":
         values = _carry(values, observed, segment, sampling.limit)
+    levels, values = values, _counted(values, sensors, segment, sampling)
     kept = np.argsort(readings.rows, kind="stable")
     times = _times(readings, hop, at, before) if readings.timed else None
     return RegularSeries(
         sensors=sensors,
         values=values,
-        observed=observed,
+        levels=levels,
+        observed=observed & ~np.isnan(values),
         codes=readings.codes[before],
         segment=segment,
         times=times,
@@ -152,8 +157,8 @@ def regularise(rows: pd.DataFrame, schema: Schema, sampling: Sampling | None = N
             moved=readings.moved,
             merged=len(readings.rows) - len(readings),
             uneven=int(_is_uneven(readings, hop, 0.5).sum()),
-            filled=_count(sensors, ~np.isnan(values) & ~observed),
-            missing=_count(sensors, np.isnan(values)),
+            filled=_count(sensors, ~np.isnan(levels) & ~observed),
+            missing=_count(sensors, np.isnan(levels)),
             gaps=_gaps(readings, hop, sampling),
         ),
     )
@@ -208,6 +213,19 @@ def _carry(values: Floats, observed: Flags, segment: Codes, limit: int) -> Float
     last = np.maximum.accumulate(np.where(observed, place, 0), axis=0)
     near = (place - last <= limit) & (segment[last] == segment[:, None])
     return np.where(near, np.take_along_axis(values, last, axis=0), values)
+
+
+def _counted(levels: Floats, sensors: tuple[str, ...], segment: Codes, sampling: Sampling) -> Floats:
+    """What was read, and of counters what was added."""
+    if not sampling.counters:
+        return levels
+    for name in sampling.counters:
+        if name not in sensors:
+            raise SchemaError(f"The counter {name!r} is none of the sensors. {nearest(name, sensors)}")
+    places = [sensors.index(name) for name in sampling.counters]
+    values = levels.copy()
+    values[:, places] = added(levels[:, places], segment, sampling.limit)
+    return values
 
 
 def _times(readings: Readings, hop: Codes, at: Codes, before: Codes) -> NDArray[np.datetime64]:

@@ -48,6 +48,9 @@ class Sampling:
         The zone by whose clock times were told before they were put into UTC, such as ``"Europe/Berlin"``. Of the hour
         that it repeats where summer time ends, the second pass has the times of the first: its readings are repeated
         ones, and that it has none is no silence. Without it, an hour that comes twice is an error.
+    counters : tuple of str
+        Sensors that count upwards, such as meters of energy or water: a step holds what was added since the step
+        before. Where one begins anew, the step is missing.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class Sampling:
     unsorted: Unsorted = "sort"
     repeated: Repeated = "quarantine"
     clock: str | None = None
+    counters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():
@@ -77,6 +81,9 @@ class Sampling:
             raise SettingError(f"Sampling expected a jitter of 0 to 1 intervals. Received: jitter={self.jitter}.")
         if self.clock is not None:
             check_zone("clock", self.clock)
+        if isinstance(self.counters, str):
+            raise SettingError(f"Sampling expected a tuple of sensors. Received: counters={self.counters!r}.")
+        object.__setattr__(self, "counters", tuple(self.counters))
         _ = self.interval
 
     @property

@@ -22,7 +22,7 @@ from pipelines.config.gates import GateSection, MaintenanceSection
 from pipelines.config.learning import TrainingSection
 from pipelines.config.values import Section, Share, Zone
 
-_SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated")
+_SAMPLING = ("every", "align", "missing", "limit", "jitter", "unsorted", "repeated", "counters")
 _PARAMETER = re.compile(
     r"(?:Sampling\()?\b(?P<name>every|align|missing|limit|jitter|unsorted|repeated|models|short)="
     r"(?:'(?P<quoted>[^']*)'|(?P<left>\.\.\.)|(?P<plain>[\w-]+))(?P<closed>\))?"
@@ -35,6 +35,9 @@ _IN_WORDS = {
     "Write the times with their zone": "Say whose clock it is in `source.formats`, such as `{time: {timezone: "
     "Europe/Berlin}}`, and train again; or write the times with their zone",
     "Name the time column in the schema": "Name the time in `columns.time`",
+    "A SequenceDetector reads numeric and boolean sensors, but the schema lists": "Sensors are numbers, or true and "
+    "false, but `columns.categorical` or `columns.datetime` lists",
+    "Leave them out of the schema": "List them under `columns.ignore` in its place",
     "a schema that names the entity column. Name it": "the entity of each row. Name it in `columns.entity`",
 }
 
@@ -82,6 +85,9 @@ class SamplingSection(Section):
 
     repeated: Literal["quarantine", "reject"] = "quarantine"
     """A second reading of the same time: quarantine it, or refuse them all."""
+
+    counters: tuple[str, ...] = ()
+    """Sensors that count upwards, such as meters of energy: what they add from reading to reading is looked at."""
 
 
 class EncoderSection(Section):

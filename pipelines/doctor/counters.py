@@ -24,15 +24,20 @@ def check_counters(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
         return
     order = readings.time.sort_values(kind="stable").index
     machines = None if readings.machines is None else readings.machines.loc[order]
-    found = [name for name, values in readings.numbers.items() if only_grows(values.loc[order], machines)]
+    known = config.series.sampling.counters
+    found = [
+        str(name)
+        for name, values in readings.numbers.items()
+        if name not in known and only_grows(values.loc[order], machines)
+    ]
     if not found:
         return
     yield Check(
         "columns.numeric",
         "warning",
         f"{first_of(found)}: readings hardly ever fall, as of a counter; those to come lie above all that is learnt",
-        "Give what was added since the reading before, such as `diff()` of pandas for each machine, and leave out "
-        "what is below zero where a meter began anew; or list them under `columns.ignore`.",
+        f"Have what they add from reading to reading looked at: `series.sampling.counters: [{', '.join(found)}]`; or "
+        f"list them under `columns.ignore`.",
     )
 
 

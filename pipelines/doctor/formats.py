@@ -20,6 +20,7 @@ MOSTLY_UNREAD = 0.5
 NEARLY_ALL = 0.95
 TRIED = 20_000
 LEAST = 5
+NEARLY_NONE, ALMOST_ALL = 0.1, 0.995
 
 _NUMBERS = tuple(
     FormatSection.model_validate(form)
@@ -134,9 +135,13 @@ def forms_of_text(name: str, column: pd.Series) -> Iterator[Check]:
 
 
 def share_of(mask: pd.Series | Flags) -> str:
-    """A share for people: two digits behind the point where it is small."""
+    """A share for people: two digits behind the point where it is small, or nearly all.
+
+    >>> share_of(np.arange(2_000) < 3), share_of(np.arange(2_000) >= 3), share_of(np.ones(3, dtype=bool))
+    ('0.15 %', '99.85 %', '100 %')
+    """
     share = float(np.mean(mask))
-    return percent(share, 0 if share in (0.0, 1.0) or share >= 0.1 else 2)
+    return percent(share, 0 if share in (0.0, 1.0) or NEARLY_NONE <= share <= ALMOST_ALL else 2)
 
 
 def example(column: pd.Series) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -16,9 +16,12 @@ import pandas as pd
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
+from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import ENTITIES, KEY
 from pipelines.doctor.formats import example
-from pipelines.doctor.proposal import Choice, Proposal, proposal_of, times_of
+from pipelines.doctor.proposal import WAIT, Proposal, proposal_of
+from pipelines.doctor.reading_rows import times_of
+from pipelines.doctor.unit_line import units_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
@@ -27,6 +30,8 @@ from pipelines.sources.files import find_files, is_parquet
 
 LOOKED_AT = 20_000
 WINDOWS = "cp1252"
+ENOUGH = 1_200
+"""Rows that tell a reading in a thousand apart: nine tenths of them calibrate."""
 MOST_LISTED, MOST_ALIKE = 40, 3
 """Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
@@ -82,12 +87,14 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         raise SettingError(f"{target} is there already. Name another folder with --folder, or add --force.")
     files = find_files(str(file))
     source, frame, how = _look(files[0])
-    found = proposal_of(frame)
+    units = units_of(frame)
+    found = replace(proposal_of(frame.iloc[1:] if units else frame), units=units)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
         found = _with_machines(found, frame, files)
-    text = written(found, path, name=name_of(file), rows=len(frame), days=days, how=how)
+    total = (source.estimate() or len(frame)) * len(files)
+    text = written(found, path, name=name_of(file), rows=len(frame), total=total, days=days, how=how)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = target.read_text(encoding="utf-8") if target.exists() else None
@@ -102,7 +109,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         else:
             target.unlink()
         raise
-    return InitReport(target, len(frame), found, tuple(_notes(source, how)))
+    return InitReport(target, len(frame), found, (*_notes(source, how, units), *_waiting(found)))
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,10 @@ def _listed(choices: Sequence[Choice]) -> Iterator[tuple[str, str, str]]:
             yield from ((each.column, part, why) for each in alike)
 
 
-def _notes(source: Source, how: Written) -> Iterator[str]:
+def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[str]:
+    if units:
+        some = ", ".join(list(units.values())[:MOST_ALIKE])
+        yield f"the first row holds units ({some}) and no values: it goes to the quarantine, of every file"
     if how.header > 1:
         above = "the line above it is" if how.header == 2 else f"the {how.header - 1} lines above it are"
         yield f"source.header: line {how.header} names the columns; {above} skipped, in every file"
@@ -153,6 +163,14 @@ def _notes(source: Source, how: Written) -> Iterator[str]:
     if lines := source.rejected["reason"].tolist():
         have = "has" if len(lines) == 1 else "have"
         yield f"{counted(len(lines), 'line')} {have} a wrong number of fields, for the quarantine: {lines[0]}"
+
+
+def _waiting(found: Proposal) -> Iterator[str]:
+    if found.kind == "sensors":
+        yield (
+            f"series.wait: the service scores a reading when {WAIT} or more have come after it, {found.waits}; "
+            f"`trailing: true` scores it at once, and finds less"
+        )
 
 
 def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) -> Proposal:
@@ -194,9 +212,10 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "detector"
 
 
-def written(found: Proposal, path: str, *, name: str, rows: int, days: float, how: Written) -> str:
-    """The configuration as text, each line with its reason; ``days`` is how long the whole file reaches."""
-    return "\n".join(_lines(found, path, name, rows, days, how)) + "\n"
+def written(found: Proposal, path: str, *, name: str, rows: int, total: int, days: float, how: Written) -> str:
+    """The configuration as text, each line with its reason; the whole source has ``total`` rows, over ``days``."""
+    lines = [*_lines(found, path, name, rows, days, how), "", "policy:", *_policy(found, total)]
+    return "\n".join([*lines, "", "output:", "  path: scores.parquet"]) + "\n"
 
 
 def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: Written) -> Iterator[str]:
@@ -226,16 +245,31 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
         if choices := found.named(kind):
             yield f"  {kind}:"
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
+    yield from _names(found)
     yield from _features(found, days)
     yield from _series(found)
-    yield from ("", "policy:")
+
+
+def _policy(found: Proposal, total: int) -> Iterator[str]:
+    """What is flagged; ``total`` rows are there to learn from."""
     if found.kind == "table":  # a stricter quantile flags next to nothing where one training row in a hundred is odd
         per = "day" if found.role("time") else "batch"
         yield _noted("  quantile: 0.99", "flag what is rarer than one normal row in a hundred")
         yield _noted(f"  budget: {{rows: 20, per: {per}}}", "and never more than people can look at")
-    else:
+    elif total >= ENOUGH * (found.machines if found.apart else 1):
         yield _noted("  quantile: 0.999", "flag what is rarer than one normal reading in a thousand")
-    yield from ("", "output:", "  path: scores.parquet")
+    else:
+        yield _noted("  quantile: 0.99", "one in a hundred: so few rows tell no rarer ones apart; with more, 0.999")
+
+
+def _names(found: Proposal) -> Iterator[str]:
+    called = {name: {"name": f"{name} added"} for name in found.counters}
+    for name, unit in found.units.items():
+        called[name] = called.get(name, {}) | {"unit": unit}
+    if called:
+        yield _noted("  names:", "what reasons call them")
+    for name, given in called.items():
+        yield f"    {_scalar(name)}: {{{', '.join(f'{what}: {_scalar(value)}' for what, value in given.items())}}}"
 
 
 def _past(days: float) -> str:
@@ -270,9 +304,24 @@ def _series(found: Proposal) -> Iterator[str]:
     if found.kind != "sensors":
         return
     yield from ("", "series:")
-    if found.role("entity") or found.entity_from:
+    if found.apart:
+        yield _noted("  models: entity", "one model for each sensor, as none is like another")
+    elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
-    yield _noted("  wait: 60", "readings a score waits for; with more it finds a little more")
+    yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
+    if found.sampled is not None or found.counters:
+        yield "  sampling:"
+    if (steps := found.sampled) is not None:
+        yield "    # readings come when something changes: each step holds the last one, for `limit` steps at most"
+        yield from (
+            f"    every: {steps.every}",
+            "    align: last",
+            "    missing: previous",
+            f"    limit: {steps.limit}",
+        )
+    if found.counters:
+        names = ", ".join(_scalar(name) for name in found.counters)
+        yield _noted(f"    counters: [{names}]", "what they add from reading to reading is looked at")
 
 
 def _noted(line: str, note: str) -> str:

@@ -31,7 +31,8 @@ def check_narrow_sensors(config: Config, frame: pd.DataFrame) -> Iterator[Check]
     elif readings.machines is not None and section.models == "entity":
         models = readings.machines
     floor = "0.1, as rows are few" if section.range_floor is None else f"{section.range_floor:g}"
-    found = narrow_sensors(readings.numbers, models, floor=section.range_floor)
+    numbers = readings.numbers.drop(columns=list(section.sampling.counters), errors="ignore")
+    found = narrow_sensors(numbers, models, floor=section.range_floor)
     if found.empty:
         return
     own, least, share = found.iloc[0]

@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import pandas as pd
 
-from detector.cleaning.values import read_booleans, read_dates
+from detector.cleaning.values import read_booleans
+from detector.detectors.series.reasons import duration
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
-from pipelines.config.formats import FormatSection
+from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTITIES, KEY, LABEL, PARTIES, SORT, TIME
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
-from pipelines.progress import counted, percent
-from pipelines.sources.formats import read_form
+from pipelines.doctor.reading_rows import HALF, Sampled, has_fractions, times_of
+from pipelines.doctor.sensor_columns import COUNTS, as_sensor, with_clock, with_counters
+from pipelines.doctor.sensor_rows import NO_STEP, Readings, machine_of, single_readings
+from pipelines.progress import percent
 
 MOST_ANOMALOUS = 0.3
 FEW_CODES = 50
 FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 LEAST_REPEATS = 2.0
-REGULAR = 0.7
-"""Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
-MOSTLY_NUMBERS = 0.7
-HALF, HARDLY = 0.5, 0.01
+HARDLY = 0.01
+WAIT = 60
+"""Readings that a score waits for, as it is proposed."""
 FEW_REPEATED = 0.01
 MANY_REPEATED = 0.1
-MOST_MACHINES = 0.02
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a column is taken for.
-
-    - ``part``: a role ("key", "time", "entity", "label"), a kind, or "ignore".
-    - ``check``: what a person should make sure of, if anything.
-    - ``form``: how its values are written, where it is not the usual way.
-    """
-
-    column: str
-    part: str
-    why: str
-    check: str = ""
-    form: FormatSection | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +42,11 @@ class Proposal:
     - ``days``: how long the rows looked at reach, by their time; 0 without one.
     - ``dated``: whether times are days, without a clock.
     - ``entity_from``: where the entity is read from, if it is not a column.
+    - ``apart``: whether each entity is a sensor of its own, so none is like another.
+    - ``machines``: how many entities there are.
+    - ``units``: of columns, as a line of the file names them.
+    - ``step``: how often readings come.
+    - ``sampled``: the steps that readings are put on which come when something changes.
     """
 
     kind: str
@@ -66,6 +56,11 @@ class Proposal:
     days: float = 0.0
     dated: bool = False
     entity_from: str | None = None
+    apart: bool = False
+    machines: int = 1
+    units: Mapping[str, str] = field(default_factory=dict)
+    step: pd.Timedelta = NO_STEP
+    sampled: Sampled | None = None
 
     def named(self, part: str) -> list[Choice]:
         """The columns of a role or a kind."""
@@ -74,6 +69,20 @@ class Proposal:
     def role(self, part: str) -> str | None:
         """The column that has a role."""
         return next((choice.column for choice in self.named(part)), None)
+
+    @property
+    def waits(self) -> str:
+        """How long the readings take for which a score waits.
+
+        >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
+        '15 h'
+        """
+        return duration(WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every)))
+
+    @property
+    def counters(self) -> list[str]:
+        """The sensors that count upwards."""
+        return [each.column for each in self.named("numeric") if each.why == COUNTS]
 
     @property
     def amount(self) -> str | None:
@@ -119,23 +128,39 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     take(time := _time(rest(frame)))
     read = frame.assign(**numbers_in_forms(rest(frame)))
     take(key := key_of(rest(read), frame.duplicated()))
-    machine, why = _machine(read, time, _entity(rest(read)), taken)
-    if why is not None and (key is None or not KEY.search(key.column)):
+    machine, found = machine_of(read, time, _entity(rest(read)), taken)
+    if found is not None and (key is None or found.is_clocked or not KEY.search(key.column)):
         if key is not None:
             del taken[key.column]
         kind = "sensors"
         take(machine)
     else:
-        kind, why = "table", "each row stands for itself"
+        kind, found = "table", Readings("each row stands for itself")
         take(_entity(rest(read), few=FEW_THINGS))
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name], kind))
-    take(_one_reading_a_row(read, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
+    varied = [each for each in taken.values() if frame[each.column].nunique() > 1]
+    log, changed = single_readings(read, time, varied)
+    taken |= {each.column: each for each in changed}
     choices = [taken[str(name)] for name in frame.columns]
+    if time is not None and (log is not None or kind == "sensors"):
+        choices = with_counters(choices, read, times_of(frame[time.column], time.form))
+        choices = [with_clock(each, frame[time.column]) if each == time else each for each in choices]
     things = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, read)]
     days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
-    return Proposal(kind, str(why), choices, tuple(things), days=days, dated=dated)
+    return Proposal(
+        kind if log is None else "sensors",
+        (log or found).why,
+        choices,
+        tuple(things),
+        days=days,
+        dated=dated,
+        apart=log is not None,
+        machines=next((read[each.column].nunique() for each in choices if each.part == "entity"), 1),
+        step=(log or found).step,
+        sampled=(log or found).sampled,
+    )
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -198,7 +223,7 @@ def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
         may_repeat = KEY.search(name) and not any(word in name.lower() for word in ENTITIES)
         if bad > (FEW_REPEATED * len(frame) + forgiven if may_repeat else 0):
             continue
-        if not _has_fractions(column) and guess_kind(column)[0] != "datetime":
+        if not has_fractions(column) and guess_kind(column)[0] != "datetime":
             spoilt[name] = bad
     named = [name for name in spoilt if KEY.search(name)]
     texts = [name for name in spoilt if guess_kind(frame[name])[0] != "numeric"]
@@ -226,7 +251,7 @@ def _entity(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
     for name in map(str, frame.columns):
         column, words = frame[name].dropna(), name.lower()
         rank = next((place for place, word in enumerate(ENTITIES) if word in words), None)
-        if rank is None or column.empty or _has_fractions(column) or SORT.search(name):
+        if rank is None or column.empty or has_fractions(column) or SORT.search(name):
             continue
         many = column.nunique()
         repeats = len(column) / many
@@ -239,13 +264,8 @@ def _entity(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
 def _names_things(choice: Choice, frame: pd.DataFrame) -> bool:
     """Whether a column names many things that come again."""
     column = frame[choice.column].dropna()
-    known = any(word in choice.column.lower() for word in ENTITIES) and not _has_fractions(column)
+    known = any(word in choice.column.lower() for word in ENTITIES) and not has_fractions(column)
     return known and FEW_CODES < column.nunique() <= len(column) / LEAST_REPEATS
-
-
-def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
-    """The times of a column that is written in a form; without those that cannot be read."""
-    return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
 
 
 def _reach(when: pd.Series) -> tuple[float, bool]:
@@ -253,79 +273,6 @@ def _reach(when: pd.Series) -> tuple[float, bool]:
     if when.empty:
         return 0.0, False
     return (when.max() - when.min()) / pd.Timedelta(days=1), bool((when == when.dt.normalize()).all())
-
-
-def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
-    """Why rows are readings of sensors: numbers in regular steps, or one such number and no machine; None if not."""
-    named = taken if entity is None else {*taken, entity.column}
-    others = [name for name in map(str, frame.columns) if name not in named and frame[name].nunique() > 1]
-    floats = [name for name in others if _has_fractions(frame[name])]
-    numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
-    is_alone = entity is None and len(others) == len(numbers) == 1 and not CODE.search(others[0])
-    if not (is_alone or len(floats) >= 2) or len(numbers) < MOSTLY_NUMBERS * len(others):
-        return None
-    when = times_of(frame[time.column], time.form)
-    groups = when.groupby(frame[entity.column].astype(str).reindex(when.index)) if entity is not None else [("", when)]
-    steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
-    middle = steps.median()
-    if steps.empty or not _are_regular(steps, middle):
-        return None
-    about = "" if (steps == middle).mean() >= HALF else "about "
-    columns = counted(len(numbers), "column")
-    return f"{columns} of numbers, a row {about}every {middle.total_seconds():g} s"
-
-
-def _machine(
-    frame: pd.DataFrame, time: Choice | None, entity: Choice | None, taken: Mapping[str, Choice]
-) -> tuple[Choice | None, str | None]:
-    """The column by whose values rows are readings in regular steps, if it takes one, and why they are."""
-    if time is None:
-        return entity, None
-    why = _why_sensors(frame, time, entity, set(taken))
-    if why is not None or entity is not None:
-        return entity, why
-    for name in map(str, frame.columns):
-        many = frame[name].nunique()
-        if name in taken or not 1 < many <= MOST_MACHINES * len(frame) or guess_kind(frame[name])[0] != "categorical":
-            continue
-        check = "rows of one value come in regular steps: each should be a machine"
-        choice = Choice(name, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
-        why = _why_sensors(frame, time, choice, set(taken))
-        if why is not None:
-            return choice, why
-    return None, None
-
-
-def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[Choice]) -> Choice | None:
-    """The only column of numbers, if rows of the same names come in regular steps: each is a reading of one sensor."""
-    numbers = [each for each in choices if each.part == "numeric"]
-    names = [each.column for each in choices if each.part in ("categorical", "entity")]
-    if time is None or len(numbers) != 1 or not names or not _has_fractions(frame[numbers[0].column]):
-        return None
-    when = times_of(frame[time.column], time.form)
-    steps = when.groupby([frame[name].astype(str).reindex(when.index) for name in names]).diff().dropna()
-    middle = steps.median()
-    if len(steps) < HALF * len(frame) or not _are_regular(steps, middle):
-        return None
-    values = pd.to_numeric(frame[numbers[0].column], errors="coerce")
-    sensor = max(names, key=lambda name: values.groupby(frame[name]).mean().std())
-    others = ", ".join(repr(name) for name in (time.column, *names) if name != sensor)
-    pivot = f"rows.pivot_table(index=[{others}], columns={sensor!r}, values={numbers[0].column!r}).reset_index()"
-    step = f"{middle.total_seconds():g} s"
-    check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
-    if len(names) == 1:
-        check += f". If each {sensor!r} stands for itself: `kind: sensors`, and `columns: {{entity: {sensor}}}`"
-    return replace(numbers[0], check=check)
-
-
-def _are_regular(steps: pd.Series, middle: pd.Timedelta) -> bool:
-    return bool(middle > pd.Timedelta(0) and ((steps - middle).abs() < middle / 2).mean() >= REGULAR)
-
-
-def _has_fractions(column: pd.Series) -> bool:
-    """Whether a column holds numbers that are not all whole; of a CSV file they may be text."""
-    numbers = pd.to_numeric(column, errors="coerce").dropna()
-    return bool(len(numbers) and (numbers % 1 != 0).any())
 
 
 def _feature(name: str, column: pd.Series, rows: str) -> Choice:
@@ -338,7 +285,8 @@ def _feature(name: str, column: pd.Series, rows: str) -> Choice:
     if is_running_number(column):
         check = "list it under numeric if it is something that was measured"
         return Choice(name, "ignore", "it counts the rows: those to come lie beyond all that is learnt", check)
-    return next(_kinds(name, column, int(distinct)))
+    choice = next(_kinds(name, column, int(distinct)))
+    return as_sensor(choice, column) if rows == "sensors" else choice
 
 
 def _constant(name: str, column: pd.Series, rows: str) -> Choice:
@@ -366,7 +314,7 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row that has one has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
     is_name = CODE.search(name) or any(word in name.lower() for word in ENTITIES)
-    if are_padded or (kind == "numeric" and is_name and not _has_fractions(column)):
+    if are_padded or (kind == "numeric" and is_name and not has_fractions(column)):
         reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
             yield Choice(name, "categorical", reason, "a code, not an amount")

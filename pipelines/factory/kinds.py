@@ -113,6 +113,11 @@ class Table:
         calibration: Calibrator = scorer.calibration
         return calibration
 
+    def steady(self, scorer: Any) -> Schema:
+        """The columns that later rows are compared with those of training by: all."""
+        schema: Schema = scorer.schema
+        return schema
+
     def has_head(self, scorer: Any) -> bool:
         """Whether labels have a say in the risk that decides."""
         return scorer.serving_head is not None
@@ -179,13 +184,14 @@ class Sensors:
         return frame[latest.to_numpy()]
 
     def split(self, rows: pd.DataFrame, config: Config, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The last part of each series is kept apart."""
+        """The last part of each series is kept apart, at least a window: less could not be scored."""
         if schema.time is not None:
             rows = rows.sort_values(schema.time, kind="stable")
         whose = rows[schema.entity] if schema.entity is not None else pd.Series("", index=rows.index)
         place = whose.groupby(whose, sort=False).cumcount(ascending=False)
         length = whose.groupby(whose, sort=False).transform("size")
-        apart = (place < np.maximum(1, config.train.review_share * length)).to_numpy()
+        window = np.minimum(config.series.window, length // 2)
+        apart = (place < np.maximum(config.train.review_share * length, window)).to_numpy()
         return rows[~apart], rows[apart]
 
     def schema(self, frame: pd.DataFrame, config: Config) -> Schema:
@@ -239,6 +245,11 @@ class Sensors:
         """That of all series together."""
         calibrator: Calibrator = scorer.calibrator
         return calibrator
+
+    def steady(self, scorer: Any) -> Schema:
+        """All but counters, which always lie above what was."""
+        schema: Schema = scorer.schema
+        return schema.without(scorer.sampling.counters)
 
     def has_head(self, scorer: Any) -> bool:  # noqa: ARG002 - as the others
         """Never: no head learns from series."""

@@ -39,7 +39,9 @@ def add_metadata(
         measures = scorer.measure(held_out).dropna(subset=["risk"])
         risk, p_value = measures["risk"].to_numpy(), measures["p_value"].to_numpy()
     alert_level = ALERT_LEVEL if policy.quantile is None else level(policy.quantile)
-    reference = Reference.of(learnt, scorer.schema, risk=risk, p_value=p_value, alert_level=alert_level)
+    reference = Reference.of(
+        learnt, kind_of(scorer).steady(scorer), risk=risk, p_value=p_value, alert_level=alert_level
+    )
     scorer.metrics[REFERENCE] = reference.to_dict()
 
 

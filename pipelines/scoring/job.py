@@ -26,6 +26,17 @@ log = logging.getLogger("detector.score")
 MOST_REASONS = 20
 
 
+def scored_of(scored: int, rows: int) -> str:
+    """How many rows are scored, of how many that came; of readings, some may have come in earlier batches.
+
+    >>> scored_of(20, 24), scored_of(276, 263)
+    ('scored 20 of 24 rows', 'scored 276 rows, some of which had waited (263 came)')
+    """
+    if scored > rows:
+        return f"scored {counted(scored)}, some of which had waited ({rows:,} came)"
+    return f"scored {scored:,} of {counted(rows)}"
+
+
 @dataclass
 class Totals:
     """What a run of several batches came to."""
@@ -57,7 +68,7 @@ class Totals:
             facts["notices"] = list(notices[:20])
         if not self.batches:
             return JobOutcome(outcome="skipped", note="; ".join(notices) or "nothing new", facts=facts)
-        note = f"scored {self.scored:,} of {counted(self.rows)}, flagged {self.flagged:,}"
+        note = f"{scored_of(self.scored, self.rows)}, flagged {self.flagged:,}"
         if held:
             note += f", {held_back(held)}"
         if self.quarantined:

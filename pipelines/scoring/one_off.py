@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 BATCH = 32_768
 """Rows read and scored together. Several such parts are in memory at once; of fewer rows, they cost more time."""
 RISKIEST = 5
+MANY_FLAGGED = 0.1
+"""Share of the rows of a machine from which on more than single faults are flagged."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
     columns = [name for name in source.columns() if name in {*schema.features, *schema.roles.values()}]
     words, scored, flagged, held = wording_of(config), 0, 0, Counter[str]()
     unscored = set[str]()
-    parts, newest = list[pd.DataFrame](), list[pd.Series]()
+    parts, newest, shares = list[pd.DataFrame](), list[pd.Series](), list[pd.DataFrame]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="detector-")))
         spool = SeriesSpool(folder, schema.entity if policy.is_by_row else None, rows=source.estimate())
@@ -227,6 +229,7 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
                 sink.write(run.stamped(as_written(words.scores(found.frame))))
                 parts.append(found.events)
                 newest.append(newest_of(found.frame, schema))
+                shares.append(_flags_of(found.frame, schema))
                 unscored -= entities_of(found.frame, schema)
                 scored, flagged = scored + len(found.frame), flagged + int(found.frame["flagged"].sum())
                 held += found.held
@@ -250,6 +253,8 @@ def _score_series(run: _Run, scorer: SequenceScorer) -> SeriesReport:
         held=held,
         absent=tuple(sorted(unscored)),
         silent=_silent(run, scorer, pd.concat(newest)),
+        unlike=_unlike(pd.concat(shares).groupby(level=0).sum()),
+        note=None if flagged else policy.power_note(scored, scorer.calibrator.size),
     )
 
 
@@ -267,6 +272,18 @@ def _fill(spool: SeriesSpool, source: Source, *, columns: list[str], numeric: tu
     if not rows:
         raise DataError(f"{source.describe()} holds no rows. Give rows with readings.")
     return rows
+
+
+def _flags_of(scores: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """How many rows of each machine are scored, and how many flagged; that of one series is called ""."""
+    whose = pd.Series("", index=scores.index) if schema.entity is None else scores[schema.entity].astype(str)
+    return scores["flagged"].groupby(whose).agg(["size", "sum"])
+
+
+def _unlike(counts: pd.DataFrame) -> dict[str, float]:
+    """The share that is flagged, of the machines of which it is large: no policy is meant to flag so many."""
+    share = (counts["sum"] / counts["size"]).loc[lambda each: each >= MANY_FLAGGED]
+    return {str(name): float(each) for name, each in share.items()}
 
 
 def _silent(run: _Run, scorer: SequenceScorer, newest: pd.Series) -> dict[str, datetime]:

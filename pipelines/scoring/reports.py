@@ -9,7 +9,7 @@ from datetime import datetime
 import pandas as pd
 
 from pipelines.listing import Column, Listing
-from pipelines.progress import counted
+from pipelines.progress import counted, percent
 
 MOST_SHOWN = 10
 MOST_SILENT = 3
@@ -63,6 +63,23 @@ def silent_since(silent: Mapping[str, datetime]) -> str:
     return f"No row of {', '.join(named)}{more}"
 
 
+def unlike_training(shares: Mapping[str, float]) -> str:
+    """That a large share of the rows of machines is flagged, those first of which most are; "" as the only series.
+
+    >>> unlike_training({"AHU-1": 0.31, "AHU-2": 0.94})
+    'Flagged are 94 % of the rows of AHU-2, 31 % of AHU-1'
+    >>> unlike_training({"": 0.5})
+    'Flagged are 50 % of the rows'
+    """
+    most = sorted(shares.items(), key=lambda one: (-one[1], one[0]))
+    first, *rest = (
+        percent(share) + (f" of {'' if place else 'the rows of '}{name}" if name else " of the rows")
+        for place, (name, share) in enumerate(most[:MOST_SHOWN])
+    )
+    more = f" and many of {len(most) - MOST_SHOWN:,} more" if len(most) > MOST_SHOWN else ""
+    return f"Flagged are {', '.join((first, *rest))}{more}"
+
+
 @dataclass(frozen=True)
 class SeriesReport:
     """What scoring series did."""
@@ -83,6 +100,10 @@ class SeriesReport:
     """Machines that have rows, none of which could be used."""
     silent: Mapping[str, datetime] = field(default_factory=dict)
     """The last row of each machine that others have outlived, see ``series.silent_minutes``."""
+    unlike: Mapping[str, float] = field(default_factory=dict)
+    """The share of the rows that is flagged, of each machine of which it is large; ``""`` names the only series."""
+    note: str | None = None
+    """Why nothing can be flagged."""
 
     def summary(self) -> list[object]:
         """The run in a few lines, with the riskiest events."""
@@ -92,6 +113,7 @@ class SeriesReport:
                 f"{counted(self.flagged)} in {counted(len(self.events), 'event')}."
             ),
             f"Policy: {self.policy}.",
+            *([self.note] if self.note is not None else []),
         ]
         if self.held:
             lines.append(f"{held_back(self.held).capitalize()}.")
@@ -104,6 +126,12 @@ class SeriesReport:
             lines += ["The riskiest events:", Listing(EVENT_COLUMNS, shown)]
             if len(self.events) > len(top):
                 lines.append(f"and {len(self.events) - len(top):,} less risky ones")
+        if self.unlike:
+            lines.append(
+                f"{unlike_training(self.unlike)}: they are unlike what was learnt. Either a fault lasts, or what is "
+                f"usual has changed, as with a season, another sensor or a machine that was not learnt from: then "
+                f"learn from such rows as well, by `detector train` or `detector retrain`."
+            )
         lines += [f"Scores: {self.output}", f"Events: {self.events_output}"]
         if self.absent:
             lines.append(f"{none_of(self.absent)}; nothing is known of {'it' if len(self.absent) == 1 else 'them'}.")

@@ -17,6 +17,8 @@ from detector.series.segments import near, reach
 
 TOP = 3
 LEAST_SHARE = 0.05
+LONG = 3 * 86_400
+"""Seconds from which a length of time is told in days."""
 BEYOND = 0.05
 """So far outside the training range, in ranges, a reading is at fault by itself."""
 MOST_MOVED = 0.95
@@ -235,12 +237,15 @@ def ranked(parts: Floats) -> list[tuple[int, float]]:
 def duration(length: np.timedelta64 | pd.Timedelta) -> str:
     """A length of time in words.
 
-    >>> duration(pd.Timedelta("9s")), duration(pd.Timedelta("125min")), duration(pd.Timedelta("3D"))
-    ('9 s', '2 h 5 min', '72 h')
+    >>> duration(pd.Timedelta("9s")), duration(pd.Timedelta("125min")), duration(pd.Timedelta("5454h 45min"))
+    ('9 s', '2 h 5 min', '227 days 7 h')
     """
     seconds = pd.Timedelta(length).total_seconds()
     if seconds < 60:
         return f"{seconds:.3g} s"
+    if seconds >= LONG:
+        days, hours = divmod(round(seconds / 3_600), 24)
+        return f"{days} days {hours} h" if hours else f"{days} days"
     hours, minutes = divmod(round(seconds / 60), 60)
     if not hours:
         return f"{minutes} min"

@@ -280,6 +280,7 @@ def _shortened(
     for _, model, first, end in _by_entity(scorer, series):
         open_ = np.flatnonzero(~settled[first:end])
         needed = first + (int(open_[0]) if len(open_) else end - first) - _context(model) - scorer.gate_reach(model)[0]
+        needed -= _shared_over(scorer)
         start = first + int(np.flatnonzero(has_row[first : max(first, needed) + 1])[-1])
         begin[first:end] = start
         firsts.append(start)
@@ -289,8 +290,8 @@ def _shortened(
     labels, step = labels[inside], step[inside]
     kept = rows.loc[labels].copy()
     nothing = np.full(len(series.sensors), np.nan)
-    last = carry_on(series.values, series.segment, nothing)
-    missing = np.isnan(series.values)
+    last = carry_on(series.levels, series.segment, nothing)
+    missing = ~series.observed if scorer.sampling.missing == "previous" else np.isnan(series.levels)
     for start in firsts:
         at = int(np.searchsorted(step, start))
         for sensor in np.flatnonzero(missing[start] & ~np.isnan(last[start])).tolist():
@@ -302,6 +303,12 @@ def _context(model: SeriesModel) -> int:
     """How many steps before one that is open are kept."""
     limits = [limit for limit in model.staleness.limits if limit is not None]
     return max(model.memory, model.flatline.reach) + max(limits, default=0) + 1
+
+
+def _shared_over(scorer: SequenceScorer) -> int:
+    """Over how many steps what a counter added may be shared: as many more are kept."""
+    sampling = scorer.sampling
+    return sampling.limit + 1 if sampling.counters and sampling.missing != "previous" else 0
 
 
 def _complete(series: RegularSeries, first: int, end: int, lateness: timedelta) -> int:

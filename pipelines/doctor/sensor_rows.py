@@ -1,0 +1,146 @@
+"""What a file of readings is proposed as: one row for all sensors of a machine, or one reading a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from detector.schema import guess_kind
+from pipelines.doctor.choice import Choice
+from pipelines.doctor.column_names import CODE
+from pipelines.doctor.reading_rows import (
+    HALF,
+    MOST_NAMES,
+    OneReading,
+    Sampled,
+    are_clocked,
+    are_regular,
+    follow_on,
+    has_fractions,
+    one_reading,
+    sampled,
+    steps_of,
+    times_of,
+)
+from pipelines.doctor.sensor_columns import as_sensor
+from pipelines.progress import counted
+
+MOSTLY_NUMBERS = 0.7
+FEW_STATES = 10
+NO_STEP = pd.Timedelta(0)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Why rows are readings of sensors, how often they come, if a clock makes them, or what makes steps of them."""
+
+    why: str
+    step: pd.Timedelta = NO_STEP
+    is_clocked: bool = False
+    sampled: Sampled | None = None
+
+
+def _readings(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> Readings | None:
+    """Whether rows are readings of sensors, and why: numbers, in regular steps or each close to the one before."""
+    named = taken if entity is None else {*taken, entity.column}
+    others = [name for name in map(str, frame.columns) if name not in named and frame[name].nunique() > 1]
+    floats = [name for name in others if has_fractions(frame[name])]
+    numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
+    is_alone = entity is None and len(others) == len(numbers) == 1 and not CODE.search(others[0])
+    are_numbers = is_alone or (len(floats) >= 2 and len(numbers) >= MOSTLY_NUMBERS * len(others))
+    measured = [name for name in numbers if name in floats or not CODE.search(name)]
+    if not are_numbers and len(measured) < 2:
+        return None
+    when = times_of(frame[time.column], time.form)
+    names = [] if entity is None else [frame[entity.column]]
+    steps = steps_of(when, names)
+    columns = counted(len(numbers), "column")
+    if are_regular(steps) and (are_numbers or are_clocked(steps)):
+        middle = steps.median()
+        about = "" if (steps == middle).mean() >= HALF else "about "
+        why = f"{columns} of numbers, a row {about}every {middle.total_seconds():g} s"
+        return Readings(why, middle, is_clocked=are_clocked(steps))
+    values = frame.loc[when.sort_values(kind="stable").index, numbers].apply(pd.to_numeric, errors="coerce")
+    if are_numbers and all(follow_on(values[name], names) for name in floats or numbers):
+        why = f"{columns} of numbers, each close to the one before, at uneven times"
+        return Readings(why, steps.median(), sampled=sampled(when, values, names))
+    return None
+
+
+def machine_of(
+    frame: pd.DataFrame, time: Choice | None, entity: Choice | None, taken: Mapping[str, Choice]
+) -> tuple[Choice | None, Readings | None]:
+    """The column by whose values rows are readings of sensors, if it takes one, and why they are."""
+    if time is None:
+        return entity, None
+    alone = _readings(frame, time, None, set(taken))
+    if entity is None and alone is not None:
+        return None, alone
+    if entity is not None:
+        is_state = frame[entity.column].nunique() <= FEW_STATES and not _has_rows_between(frame, time, entity)
+        if alone is not None and alone.is_clocked and is_state:
+            return None, alone
+        return entity, _readings(frame, time, entity, set(taken))
+    for name in map(str, frame.columns):
+        many = frame[name].nunique()
+        if name in taken or not 1 < many <= MOST_NAMES * len(frame) or guess_kind(frame[name])[0] != "categorical":
+            continue
+        check = "rows of one value come in regular steps: each should be a machine"
+        choice = Choice(name, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
+        found = _readings(frame, time, choice, set(taken))
+        if found is not None:
+            return choice, found
+    return None, None
+
+
+def _has_rows_between(frame: pd.DataFrame, time: Choice, entity: Choice) -> bool:
+    """Whether others have rows between two of an entity, at regular steps; if not, it is a state of one machine."""
+    when = times_of(frame[time.column], time.form)
+    own = steps_of(when, [frame[entity.column]])
+    return are_regular(own) and bool(own.median() > steps_of(when, []).median())
+
+
+def single_readings(
+    frame: pd.DataFrame, time: Choice | None, choices: list[Choice]
+) -> tuple[OneReading | None, list[Choice]]:
+    """Of rows that each hold one reading of one sensor what they are, and the columns that this changes.
+
+    Where no name alone says which sensor, they stay a table, whose check says what to do.
+    """
+    numbers = [each for each in choices if each.part == "numeric"]
+    names = [each.column for each in choices if each.part in ("categorical", "entity")]
+    if time is None or len(numbers) != 1 or not names or not has_fractions(frame[numbers[0].column]):
+        return None, []
+    log = one_reading(frame, time, names, numbers[0].column)
+    if log is not None:
+        return log, list(_as_log(log, frame, time, choices))
+    steps = steps_of(times_of(frame[time.column], time.form), [frame[name] for name in names])
+    if len(steps) < HALF * len(frame) or not are_regular(steps):
+        return None, []
+    values = pd.to_numeric(frame[numbers[0].column], errors="coerce")
+    sensor = max(names, key=lambda name: values.groupby(frame[name]).mean().std())
+    pivot = _pivot(sensor, [name for name in (time.column, *names) if name != sensor], numbers[0].column)
+    step = f"{steps.median().total_seconds():g} s"
+    check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
+    return None, [replace(numbers[0], check=check)]
+
+
+def _as_log(log: OneReading, frame: pd.DataFrame, time: Choice, choices: list[Choice]) -> Iterator[Choice]:
+    """The columns of such rows: each sensor is looked at by itself, as no row says what others read at its time."""
+    for choice in choices:
+        if choice.column == log.sensor:
+            many = frame[log.sensor].nunique()
+            check = "each is looked at by itself; sensors of one machine tell more as columns of one row"
+            if log.sampled is None:
+                check += f": with pandas, {_pivot(log.sensor, [time.column], log.number)}"
+            yield Choice(log.sensor, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
+        elif choice.part == "entity":
+            yield replace(choice, part="ignore", check="")
+        else:
+            yield as_sensor(choice, frame[choice.column])
+
+
+def _pivot(sensor: str, others: list[str], number: str) -> str:
+    return f"rows.pivot_table(index={others}, columns={sensor!r}, values={number!r}).reset_index()"

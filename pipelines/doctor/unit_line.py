@@ -1,0 +1,32 @@
+"""A second line of the header that holds units, as loggers and spreadsheets write it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from detector.schema import guess_kind
+from pipelines.doctor.formats import numbers_in_forms
+
+LEAST_ROWS = 20
+LONGEST = 12
+
+
+def units_of(frame: pd.DataFrame) -> dict[str, str]:
+    """By column the unit that the first row names; empty where it is a row as the others.
+
+    It is none if no column of numbers has a number in it.
+
+    >>> rows = pd.DataFrame({"heat": ["°C", *["21,5", "22"] * 10], "mode": ["", *["on", "off"] * 10]})
+    >>> units_of(rows), units_of(rows[1:])
+    ({'heat': '°C'}, {})
+    """
+    rest = frame.iloc[1:]
+    if len(rest) < LEAST_ROWS:
+        return {}
+    in_forms = numbers_in_forms(rest)
+    numbers = [str(name) for name in frame.columns if name in in_forms or guess_kind(rest[name])[0] == "numeric"]
+    first = frame[numbers].iloc[0].dropna().astype(str).str.strip()
+    units = first[first != ""]
+    if units.str.contains(r"^[+-]?[0-9.,]").any() or (units.str.len() > LONGEST).any():
+        return {}
+    return {str(name): str(unit) for name, unit in units.items()}
