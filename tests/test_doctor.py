@@ -444,6 +444,16 @@ def test_doctor_proposes_the_form_of_dates(tmp_path: Path, frame: pd.DataFrame, 
     assert text in found(examine(config_for(tmp_path, frame)), "columns.time", "problem")
 
 
+def test_doctor_says_that_times_are_of_another_age(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Stamps of digits that a configuration takes for milliseconds lie in the year 2612."""
+    frame["time"] = pd.to_datetime(frame["time"]).dt.strftime("%Y%m%d%H%M%S")
+    source = {"path": "data.csv", "formats": {"time": {"date": "milliseconds"}}}
+
+    checks = examine(config_for(tmp_path, frame, source=source))
+
+    assert "Years far from ours" in found(checks, "columns.time", "problem")
+
+
 def test_doctor_says_which_kind_every_column_gets(tmp_path: Path, frame: pd.DataFrame) -> None:
     """And why, before training; numbers that are likely codes are asked about, and text that holds numbers."""
     frame["mcc"] = ["n/a" if n % 3 else 5411 + n % 20 for n in range(len(frame))]

@@ -488,3 +488,52 @@ def test_init_replaces_nothing_unasked(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads(made.stdout)["file"] == "new/detector.yaml"
     assert load_config(Path("new")).source.path == str(tmp_path / "payments.parquet")
     assert (lost.exit_code, Path("paymnts.csv").exists()) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "expected"),
+    [
+        ("%Y%m%d%H%M%S", None, "%Y%m%d%H%M%S"),
+        ("%Y%m%d%H%M", None, "%Y%m%d%H%M"),
+        ("%d/%b/%Y:%H:%M:%S +0200", None, "%d/%b/%Y:%H:%M:%S %z"),
+        ("%a, %d %b %Y %H:%M:%S +0000", None, "%a, %d %b %Y %H:%M:%S %z"),
+        ("%Y%m%dT%H%M%SZ", None, "%Y%m%dT%H%M%S%z"),
+        ("%Y%m%d", None, None),
+        (None, 1, None),
+        (None, 1_000, "milliseconds"),
+    ],
+)
+def test_times_of_logs_and_stamps_are_those_of_their_year(
+    form: str | None, written: int | None, expected: str | None, tmp_path: Path
+) -> None:
+    """A stamp of digits is no count from 1970, which would lie in the year 2612, and seconds are no stamp of 1767."""
+    rng = np.random.default_rng(0)
+    when = pd.Timestamp("2026-06-29") + pd.to_timedelta(np.sort(rng.integers(0, 9e6, 900)), unit="s")
+    text = when.strftime(form) if form else ((when - pd.Timestamp(0)) // pd.Timedelta(seconds=1) * written).astype(str)
+    rows = pd.DataFrame({"start_time": text, "cell": rng.choice(list("abc"), 900), "cost": rng.gamma(2, 3, 900)})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+
+    (time,) = init(tmp_path / "rows.csv", folder=tmp_path).proposal.named("time")
+
+    assert (time.form.date if time.form else None) == expected
+    (found,) = (check for check in examine(load_config(tmp_path)) if check.place == "columns.time")
+    assert (found.state, "'start_time': 2026-06-2" in found.found) == ("ok", True)
+
+
+def test_names_of_digits_and_letters_are_no_numbers_though_a_few_could_be() -> None:
+    """Of names such as 4f3a09b1 some are "41e90022", which a program reads as an endless number."""
+    rng = np.random.default_rng(0)
+    devices = [f"{n:08x}" for n in rng.integers(0, 2**32, 300)] + ["41e90022", "1e5", "00000012"]
+    frame = pd.DataFrame(
+        {
+            "token": [f"{n:016x}" for n in rng.integers(0, 2**62, 2_999)] + ["12e45678"],
+            "at": pd.date_range("2026-01-01", periods=3_000, freq="7min"),
+            "user": rng.choice([f"u{n}" for n in range(200)], 3_000),
+            "device": rng.choice(devices, 3_000),
+            "amount": rng.gamma(2, 20, 3_000).round(2),
+        }
+    )
+
+    found = proposal_of(frame)
+
+    assert (found.role("key"), found.role("entity"), found.counted) == ("token", "user", ("device",))

@@ -15,7 +15,8 @@ from detector.schema import KINDS, ROLES, Schema, guess_kind
 from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
-from pipelines.doctor.proposal import MANY_REPEATED
+from pipelines.doctor.names import MANY_REPEATED
+from pipelines.doctor.times import THESE_TIMES
 from pipelines.progress import counted
 
 MANY_MISSING = 0.5
@@ -124,6 +125,9 @@ def _time(name: str, column: pd.Series) -> Check:
     if times.isna().all():
         return Check("columns.time", "problem", f"{name!r} is always missing", "Name another column.")
     found = f"{name!r}: {times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"
+    if not THESE_TIMES[0] <= times.dropna().median().year <= THESE_TIMES[1]:
+        advice = "Years far from ours: is it another column, or written in another form than `source.formats` says?"
+        return Check("columns.time", "problem", found, advice)
     if times.isna().any():
         found += f"; {share_of(times.isna())} missing"
         state: State = "problem" if times.isna().mean() > MANY_LOST else "warning"

@@ -16,9 +16,11 @@ import pandas as pd
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
+from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import ENTITIES, KEY
 from pipelines.doctor.formats import example
-from pipelines.doctor.proposal import Choice, Proposal, proposal_of, times_of
+from pipelines.doctor.proposal import Proposal, proposal_of
+from pipelines.doctor.times import times_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source

@@ -7,44 +7,25 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from detector.cleaning.values import read_booleans, read_dates
+from detector.cleaning.values import read_booleans
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
-from pipelines.config.formats import FormatSection
-from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTITIES, KEY, LABEL, PARTIES, SORT, TIME
+from pipelines.doctor.choice import Choice
+from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTITIES, KEY, LABEL, TIME
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
+from pipelines.doctor.names import FEW_CODES, HALF, entity_of, has_fractions, key_of, names_things
+from pipelines.doctor.times import reach, time_of, times_of
 from pipelines.progress import counted, percent
-from pipelines.sources.formats import read_form
 
 MOST_ANOMALOUS = 0.3
-FEW_CODES = 50
 FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
-LEAST_REPEATS = 2.0
 REGULAR = 0.7
 """Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
 MOSTLY_NUMBERS = 0.7
-HALF, HARDLY = 0.5, 0.01
-FEW_REPEATED = 0.01
-MANY_REPEATED = 0.1
+HARDLY = 0.01
 MOST_MACHINES = 0.02
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a column is taken for.
-
-    - ``part``: a role ("key", "time", "entity", "label"), a kind, or "ignore".
-    - ``check``: what a person should make sure of, if anything.
-    - ``form``: how its values are written, where it is not the usual way.
-    """
-
-    column: str
-    part: str
-    why: str
-    check: str = ""
-    form: FormatSection | None = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +97,10 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     if label is not None:
         for choice in _afterwards(frame, label.column):
             take(choice)
-    take(time := _time(rest(frame)))
+    take(time := time_of(rest(frame)))
     read = frame.assign(**numbers_in_forms(rest(frame)))
     take(key := key_of(rest(read), frame.duplicated()))
-    machine, why = _machine(read, time, _entity(rest(read)), taken)
+    machine, why = _machine(read, time, entity_of(rest(read)), taken)
     if why is not None and (key is None or not KEY.search(key.column)):
         if key is not None:
             del taken[key.column]
@@ -127,14 +108,14 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         take(machine)
     else:
         kind, why = "table", "each row stands for itself"
-        take(_entity(rest(read), few=FEW_THINGS))
+        take(entity_of(rest(read), few=FEW_THINGS))
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name], kind))
     take(_one_reading_a_row(read, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
     choices = [taken[str(name)] for name in frame.columns]
-    things = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, read)]
-    days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
+    things = [each.column for each in choices if each.part in ("categorical", "ignore") and names_things(each, read)]
+    days, dated = (0.0, False) if time is None else reach(times_of(frame[time.column], time.form))
     return Proposal(kind, str(why), choices, tuple(things), days=days, dated=dated)
 
 
@@ -166,100 +147,11 @@ def _afterwards(frame: pd.DataFrame, label: str) -> Iterator[Choice]:
         yield Choice(name, "ignore", f"it is filled in where {label} is 1, and hardly anywhere else", check)
 
 
-def _time(frame: pd.DataFrame) -> Choice | None:
-    found: list[tuple[tuple[bool, bool, float], Choice]] = []
-    for name in map(str, frame.columns):
-        column = frame[name]
-        kind, why = guess_kind(column)
-        form, check = None, ""
-        is_number = kind == "numeric"
-        if kind != "datetime":
-            if is_number and not TIME.search(name):
-                continue
-            forms = propose(column, dates=True)
-            if not forms or forms[0][1] < NEARLY_ALL:
-                continue
-            form, why = forms[0][0], f"{percent(forms[0][1])} are dates, written {forms[0][0].describe()}"
-            if len(forms) > 1:
-                check = f"they would fit {forms[1][0].describe()} too, such as {example(column)}"
-        distinct = column.nunique() / max(len(column), 1)
-        score = (bool(TIME.search(name)), not bool(column.isna().any()), distinct)
-        found.append((score, Choice(name, "time", why, check or "it must say when it happened", form)))
-    return max(found, key=lambda each: each[0])[1] if found else None
-
-
-def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
-    """The column that names a row; that some rows are there twice as a whole does not speak against it."""
-    spoilt: dict[str, int] = {}
-    forgiven = int(copies.sum()) if copies.mean() <= MANY_REPEATED else 0
-    for name in map(str, frame.columns):
-        column = frame[name]
-        bad = int((column.isna() | column.duplicated()).sum())
-        may_repeat = KEY.search(name) and not any(word in name.lower() for word in ENTITIES)
-        if bad > (FEW_REPEATED * len(frame) + forgiven if may_repeat else 0):
-            continue
-        if not _has_fractions(column) and guess_kind(column)[0] != "datetime":
-            spoilt[name] = bad
-    named = [name for name in spoilt if KEY.search(name)]
-    texts = [name for name in spoilt if guess_kind(frame[name])[0] != "numeric"]
-    codes = [name for name in texts if not _is_prose(frame[name])]
-    running = [name for name in spoilt if is_running_number(frame[name])]
-    candidates = named or codes or running or texts
-    if not candidates or len(frame) < 2:
-        return None
-    name = min(candidates, key=lambda each: spoilt[each])
-    if spoilt[name]:
-        which = f"{spoilt[name]:,} rows repeat it or have none, and would go to the quarantine; it must name a row"
-        return Choice(name, "key", "it is different in nearly every row", which)
-    check = "" if named else "it is different in every row looked at; it must name a row"
-    return Choice(name, "key", "it is different in every row", check)
-
-
-def _is_prose(column: pd.Series) -> bool:
-    """Whether most values are of several words."""
-    return bool(column.dropna().astype("str").str.strip().str.contains(r"\s").mean() > HALF)
-
-
-def _entity(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
-    """The column that names who or what a row is about; of a ``few`` things, which one it is belongs to the row."""
-    found: list[tuple[int, Choice]] = []
-    for name in map(str, frame.columns):
-        column, words = frame[name].dropna(), name.lower()
-        rank = next((place for place, word in enumerate(ENTITIES) if word in words), None)
-        if rank is None or column.empty or _has_fractions(column) or SORT.search(name):
-            continue
-        many = column.nunique()
-        repeats = len(column) / many
-        if many > (1 if ENTITIES[rank] in PARTIES else few) and repeats >= LEAST_REPEATS:
-            why = f"{many:,} different, {repeats:,.0f} rows each"
-            found.append((rank, Choice(name, "entity", why, "alerts are about it, and features look back at its past")))
-    return min(found, key=lambda each: each[0])[1] if found else None
-
-
-def _names_things(choice: Choice, frame: pd.DataFrame) -> bool:
-    """Whether a column names many things that come again."""
-    column = frame[choice.column].dropna()
-    known = any(word in choice.column.lower() for word in ENTITIES) and not _has_fractions(column)
-    return known and FEW_CODES < column.nunique() <= len(column) / LEAST_REPEATS
-
-
-def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
-    """The times of a column that is written in a form; without those that cannot be read."""
-    return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
-
-
-def _reach(when: pd.Series) -> tuple[float, bool]:
-    """How many days times span, and whether they are days, without a clock."""
-    if when.empty:
-        return 0.0, False
-    return (when.max() - when.min()) / pd.Timedelta(days=1), bool((when == when.dt.normalize()).all())
-
-
 def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> str | None:
     """Why rows are readings of sensors: numbers in regular steps, or one such number and no machine; None if not."""
     named = taken if entity is None else {*taken, entity.column}
     others = [name for name in map(str, frame.columns) if name not in named and frame[name].nunique() > 1]
-    floats = [name for name in others if _has_fractions(frame[name])]
+    floats = [name for name in others if has_fractions(frame[name])]
     numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
     is_alone = entity is None and len(others) == len(numbers) == 1 and not CODE.search(others[0])
     if not (is_alone or len(floats) >= 2) or len(numbers) < MOSTLY_NUMBERS * len(others):
@@ -300,7 +192,7 @@ def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[C
     """The only column of numbers, if rows of the same names come in regular steps: each is a reading of one sensor."""
     numbers = [each for each in choices if each.part == "numeric"]
     names = [each.column for each in choices if each.part in ("categorical", "entity")]
-    if time is None or len(numbers) != 1 or not names or not _has_fractions(frame[numbers[0].column]):
+    if time is None or len(numbers) != 1 or not names or not has_fractions(frame[numbers[0].column]):
         return None
     when = times_of(frame[time.column], time.form)
     steps = when.groupby([frame[name].astype(str).reindex(when.index) for name in names]).diff().dropna()
@@ -320,12 +212,6 @@ def _one_reading_a_row(frame: pd.DataFrame, time: Choice | None, choices: list[C
 
 def _are_regular(steps: pd.Series, middle: pd.Timedelta) -> bool:
     return bool(middle > pd.Timedelta(0) and ((steps - middle).abs() < middle / 2).mean() >= REGULAR)
-
-
-def _has_fractions(column: pd.Series) -> bool:
-    """Whether a column holds numbers that are not all whole; of a CSV file they may be text."""
-    numbers = pd.to_numeric(column, errors="coerce").dropna()
-    return bool(len(numbers) and (numbers % 1 != 0).any())
 
 
 def _feature(name: str, column: pd.Series, rows: str) -> Choice:
@@ -366,7 +252,7 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row that has one has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
     is_name = CODE.search(name) or any(word in name.lower() for word in ENTITIES)
-    if are_padded or (kind == "numeric" and is_name and not _has_fractions(column)):
+    if are_padded or (kind == "numeric" and is_name and not has_fractions(column)):
         reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
             yield Choice(name, "categorical", reason, "a code, not an amount")

@@ -1,0 +1,60 @@
+"""Which column of a file says when, and what its times say."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from detector.cleaning.values import read_dates
+from detector.schema import guess_kind
+from pipelines.config.formats import FormatSection
+from pipelines.doctor.choice import Choice
+from pipelines.doctor.column_names import TIME
+from pipelines.doctor.formats import NEARLY_ALL, example, propose
+from pipelines.progress import percent
+from pipelines.sources.formats import read_form
+
+THESE_TIMES = (1990, 2100)
+
+
+def time_of(frame: pd.DataFrame) -> Choice | None:
+    """The column that says when; of several the one named so, without gaps, and with the most different times."""
+    found: list[tuple[tuple[bool, bool, float], Choice]] = []
+    for name in map(str, frame.columns):
+        column = frame[name]
+        kind, why = guess_kind(column)
+        form, check = None, ""
+        is_number = kind == "numeric"
+        if kind != "datetime":
+            if is_number and not TIME.search(name):
+                continue
+            forms = propose(column, dates=True)
+            if is_number and _are_dates_as_they_are(column):
+                why = f"its name, and its numbers are dates, such as {example(column)}"
+            elif not forms or forms[0][1] < NEARLY_ALL:
+                continue
+            else:
+                form, why = forms[0][0], f"{percent(forms[0][1])} are dates, written {forms[0][0].describe()}"
+                if len(forms) > 1:
+                    check = f"they would fit {forms[1][0].describe()} too, such as {example(column)}"
+        distinct = column.nunique() / max(len(column), 1)
+        score = (bool(TIME.search(name)), not bool(column.isna().any()), distinct)
+        found.append((score, Choice(name, "time", why, check or "it must say when it happened", form)))
+    return max(found, key=lambda each: each[0])[1] if found else None
+
+
+def _are_dates_as_they_are(column: pd.Series) -> bool:
+    """Whether nearly all numbers are days such as 20260131, or seconds since 1970, of these times."""
+    years = read_dates(column)[0].dt.year
+    return bool(years.between(*THESE_TIMES).sum() >= NEARLY_ALL * max(column.count(), 1))
+
+
+def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
+    """The times of a column that is written in a form; without those that cannot be read."""
+    return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
+
+
+def reach(when: pd.Series) -> tuple[float, bool]:
+    """How many days times span, and whether they are days, without a clock."""
+    if when.empty:
+        return 0.0, False
+    return (when.max() - when.min()) / pd.Timedelta(days=1), bool((when == when.dt.normalize()).all())
