@@ -17,7 +17,7 @@ from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
 from pipelines.doctor.choice import Choice
-from pipelines.doctor.column_names import ENTITIES, KEY
+from pipelines.doctor.column_names import KEY, rank_of
 from pipelines.doctor.formats import example
 from pipelines.doctor.proposal import Proposal, proposal_of
 from pipelines.doctor.times import times_of
@@ -28,12 +28,18 @@ from pipelines.sources.dialect import UndecodableError, find_header
 from pipelines.sources.files import find_files, is_parquet
 
 LOOKED_AT = 20_000
+MOST_FILES = 12
 WINDOWS = "cp1252"
 MOST_LISTED, MOST_ALIKE = 40, 3
 """Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
-PASTS = (30, 7, 1)
-SHARE_OF_THE_PAST = 4
+PASTS = (365, 180, 90, 30, 7, 1)
+LONGEST_USUAL = 30
+LEAST_IN_A_PAST = 3
+"""So many rows of an entity a window should hold, in the mean: a month holds one of a monthly bill."""
+SLOW = 7
+"""Rows of an entity that are more days apart are counted over the longer window, too."""
+USUAL_SHARE, LEAST_SHARE = 4, 2
 """A window is proposed where the rows reach so many times as far: of its length, the first rows are not learnt from."""
 KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
 
@@ -89,6 +95,10 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
         found = _with_machines(found, frame, files)
+    elif len(files) > 1:
+        frame = _some_of_each(files, how, frame)
+        found = proposal_of(frame)
+        days = found.days
     text = written(found, path, name=name_of(file), rows=len(frame), days=days, how=how)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +114,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         else:
             target.unlink()
         raise
-    return InitReport(target, len(frame), found, tuple(_notes(source, how)))
+    return InitReport(target, len(frame), found, (*found.notes, *_notes(source, how)))
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,15 @@ def _read(file: Path, encoding: str) -> tuple[Source, pd.DataFrame, Written]:
     how = Written(encoding, 1 if is_parquet(file) else find_header(file, encoding=encoding))
     source = open_source(how.section(file))
     return source, source.read(limit=LOOKED_AT), how
+
+
+def _some_of_each(files: Sequence[Path], how: Written, first: pd.DataFrame) -> pd.DataFrame:
+    """Rows of files from the first to the last: what is so in one, such as its month, need not be so in all."""
+    chosen = [files[place * (len(files) - 1) // (MOST_FILES - 1)] for place in range(MOST_FILES)]
+    chosen = list(dict.fromkeys(chosen))
+    rows = LOOKED_AT // len(chosen)
+    frames = [open_source(how.section(file)).read(limit=rows).reindex(columns=first.columns) for file in chosen]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _listed(choices: Sequence[Choice]) -> Iterator[tuple[str, str, str]]:
@@ -181,7 +200,7 @@ def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) 
 def _names_a_file(choice: Choice, frame: pd.DataFrame, other: pd.DataFrame) -> bool:
     """Whether all rows of a file have one name, and all of another file another one."""
     name = choice.column
-    is_name = choice.part == "ignore" or KEY.search(name) or any(word in name.lower() for word in ENTITIES)
+    is_name = choice.part == "ignore" or KEY.search(name) or rank_of(name) is not None
     if not is_name or name not in other or frame[name].isna().any() or other[name].isna().any():
         return False
     return bool(frame[name].nunique() == other[name].nunique() == 1 and frame[name].iloc[0] != other[name].iloc[0])
@@ -240,13 +259,16 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
     yield from ("", "output:", "  path: scores.parquet")
 
 
-def _past(days: float) -> str:
+def _past(days: float, pace: float) -> str:
     """How far back to look: rows whose past is shorter than the window are not learnt from.
 
-    >>> _past(365), _past(39), _past(8)
-    ('30d', '7d', '1d')
+    >>> _past(365, 2), _past(39, 2), _past(8, 2), _past(1_095, 30), _past(334, 30)
+    ('30d', '7d', '1d', '90d', '90d')
     """
-    return next((f"{past}d" for past in PASTS if past * SHARE_OF_THE_PAST <= days), f"{PASTS[-1]}d")
+    share = LEAST_SHARE if pace > SLOW else USUAL_SHARE
+    fitting = [past for past in PASTS if past * share <= days] or [PASTS[-1]]
+    wanted = max(LONGEST_USUAL, LEAST_IN_A_PAST * pace)
+    return f"{min((past for past in fitting if past >= wanted), default=fitting[0])}d"
 
 
 def _features(found: Proposal, days: float) -> Iterator[str]:
@@ -254,13 +276,19 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
     if found.kind != "table" or not found.role("time") or not entity:
         return
     yield from ("", _noted("features:", "beside the entity's own past; docs/features.md has more"), "  history:")
-    windows = "1d, 7d" if found.dated else "1h, 1d"
+    past = _past(days, found.pace)
+    counts = ["1d", "7d"] if found.dated else ["1h", "1d"]
+    windows = ", ".join([*counts, past] if found.pace > SLOW and past not in ("1d", "7d") else counts)
     for name in (entity, *found.counted):
         yield f"  - {_scalar(f'count by {_quoted(name)} over {windows}')}"
     for name in found.accounts:
-        yield f"  - {_scalar(f'new of {_quoted(name)} by {_quoted(entity)} over {_past(days)}')}"
+        yield f"  - {_scalar(f'new of {_quoted(name)} by {_quoted(entity)} over {past}')}"
     if amount:
-        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
+        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {past}')}"
+    if amount and found.currency:
+        yield _noted(
+            f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(found.currency)} over {past}')}", "much in it"
+        )
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"
     if amount and found.currency:

@@ -11,11 +11,21 @@ from detector.cleaning.values import read_booleans
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.doctor.choice import Choice
-from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTITIES, KEY, LABEL, TIME
+from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, KEY, LABEL, TIME, rank_of
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
-from pipelines.doctor.names import FEW_CODES, HALF, entity_of, has_fractions, key_of, names_things
-from pipelines.doctor.times import reach, time_of, times_of
+from pipelines.doctor.names import (
+    FEW_CODES,
+    HALF,
+    are_long_codes,
+    entity_of,
+    has_fractions,
+    is_nested,
+    key_of,
+    maybe_entities,
+    names_things,
+)
+from pipelines.doctor.times import moves_on, reach, time_of, times_of
 from pipelines.progress import counted, percent
 
 MOST_ANOMALOUS = 0.3
@@ -23,9 +33,12 @@ FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 REGULAR = 0.7
 """Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
+LONG_STEP = pd.Timedelta(days=7)
+"""Rows of one name that are so far apart are bills or pay, of which each stands for itself."""
 MOSTLY_NUMBERS = 0.7
 HARDLY = 0.01
 MOST_MACHINES = 0.02
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -36,8 +49,10 @@ class Proposal:
     - ``choices``: of each column.
     - ``counted``: columns beside the entity that name something whose rows can be counted, such as a terminal.
     - ``days``: how long the rows looked at reach, by their time; 0 without one.
+    - ``pace``: of how many days are the rows of an entity apart, in the mean; 0 without one.
     - ``dated``: whether times are days, without a clock.
     - ``entity_from``: where the entity is read from, if it is not a column.
+    - ``notes``: what a person should check that is about no column that was chosen.
     """
 
     kind: str
@@ -45,8 +60,10 @@ class Proposal:
     choices: list[Choice]
     counted: tuple[str, ...] = ()
     days: float = 0.0
+    pace: float = 0.0
     dated: bool = False
     entity_from: str | None = None
+    notes: tuple[str, ...] = ()
 
     def named(self, part: str) -> list[Choice]:
         """The columns of a role or a kind."""
@@ -113,10 +130,58 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         if name not in taken:
             take(_feature(name, frame[name], kind))
     take(_one_reading_a_row(read, time, [each for each in taken.values() if frame[each.column].nunique() > 1]))
-    choices = [taken[str(name)] for name in frame.columns]
-    things = [each.column for each in choices if each.part in ("categorical", "ignore") and names_things(each, read)]
-    days, dated = (0.0, False) if time is None else reach(times_of(frame[time.column], time.form))
-    return Proposal(kind, str(why), choices, tuple(things), days=days, dated=dated)
+    found = Proposal(kind, str(why), [taken[str(name)] for name in frame.columns])
+    return _by_time(_without_the_unlearnable(found, read, time), read, time)
+
+
+def _without_the_unlearnable(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Proposal:
+    if found.kind == "sensors":
+        return replace(found, choices=[_unless_it_is_text(each) for each in found.choices])
+    if time is None:
+        return found
+    when = times_of(read[time.column], time.form)
+    return replace(found, choices=[_unless_it_moves(each, read, when) for each in found.choices])
+
+
+def _by_time(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Proposal:
+    """The same with what can be counted, how long and how often, and what a person may have to add."""
+    spare = [each for each in found.choices if each.part in ("categorical", "ignore")]
+    things = tuple(each.column for each in spare if names_things(each, read))
+    days, dated = (0.0, False) if time is None else reach(times_of(read[time.column], time.form))
+    entity = found.role("entity")
+    pace = days * read[entity].nunique() / len(read) if entity is not None else 0.0
+    notes = tuple(_missing_roles(found, read))
+    return replace(found, counted=things, days=days, dated=dated, pace=pace, notes=notes)
+
+
+def _unless_it_moves(choice: Choice, frame: pd.DataFrame, when: pd.Series) -> Choice:
+    if choice.part not in ("categorical", "numeric") or not moves_on(frame[choice.column], when):
+        return choice
+    why = f"it moves on with time, {frame[choice.column].nunique():,} different so far: those to come are not learnt"
+    return Choice(choice.column, "ignore", why)
+
+
+def _unless_it_is_text(choice: Choice) -> Choice:
+    if choice.part not in ("categorical", "datetime"):
+        return choice
+    return Choice(choice.column, "ignore", f"{choice.why}; sensors are numbers")
+
+
+def _missing_roles(found: Proposal, frame: pd.DataFrame) -> Iterator[str]:
+    """What is missed without a time, or without a column that says who or what a row is about, and what it may be."""
+    if found.kind != "table":
+        return
+    for name in () if found.role("time") else [each.column for each in found.choices if each.part != "numeric"]:
+        if TIME.search(name) and frame[name].nunique() > 1:
+            text = f"columns.time: none was recognised. If {name} says when, such as {example(frame[name])}"
+            yield f"{text}, say how it is written: `source.formats: {{{name}: {{date: ...}}}}`"
+    if found.role("key") is None:
+        yield "columns.key: no column is different in every row; without one, answers and reports teach nothing"
+    if found.role("entity") is None:
+        spare = [each.column for each in found.choices if each.part in ("categorical", "ignore")]
+        if maybe := maybe_entities(frame[spare])[:MOST_NAMED]:
+            text = f"columns.entity: no name of a column says who or what a row is about. If one of {', '.join(maybe)}"
+            yield f"{text} does, name it: alerts are then about it, and features can look back at its past"
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -131,7 +196,8 @@ def _label(frame: pd.DataFrame) -> Choice | None:
         share = float((known == 1).mean()) if len(known) else 0.0
         if not unread.any() and 0 < share <= MOST_ANOMALOUS:
             check = "1 must mean anomalous, and the column must not be filled in by a rule that is to be replaced"
-            return Choice(name, "label", f"its name, and {share_of((known == 1).to_numpy())} of the rows are 1", check)
+            which = "of the rows" if len(known) == len(values) else f"of the {len(known):,} rows that have one"
+            return Choice(name, "label", f"its name, and {share_of((known == 1).to_numpy())} {which} are 1", check)
     return None
 
 
@@ -160,7 +226,7 @@ def _why_sensors(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken
     groups = when.groupby(frame[entity.column].astype(str).reindex(when.index)) if entity is not None else [("", when)]
     steps = pd.concat([each.sort_values().diff() for _, each in groups]).dropna()
     middle = steps.median()
-    if steps.empty or not _are_regular(steps, middle):
+    if steps.empty or not _are_regular(steps, middle) or (entity is not None and middle >= LONG_STEP):
         return None
     about = "" if (steps == middle).mean() >= HALF else "about "
     columns = counted(len(numbers), "column")
@@ -248,12 +314,19 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
                 yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
+        if is_nested(column) and distinct > FEW_CODES:
+            check = "write what matters of it into columns of their own"
+            yield Choice(name, "ignore", f"each holds several values, such as {example(column)}", check)
         if distinct > HALF * column.count() and distinct > FEW_CODES:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row that has one has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
-    is_name = CODE.search(name) or any(word in name.lower() for word in ENTITIES)
-    if are_padded or (kind == "numeric" and is_name and not has_fractions(column)):
-        reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
+    is_name = CODE.search(name) is not None or rank_of(name) is not None
+    is_long = kind == "numeric" and are_long_codes(column)
+    if are_padded or is_long or (kind == "numeric" and is_name and not has_fractions(column)):
+        sign = (
+            "zeros or a plus before its digits" if are_padded else "as many digits in each" if is_long else "its name"
+        )
+        reason = f"{sign}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
             yield Choice(name, "categorical", reason, "a code, not an amount")
         else:

@@ -14,6 +14,7 @@ from pipelines.progress import percent
 from pipelines.sources.formats import read_form
 
 THESE_TIMES = (1990, 2100)
+LEAST_MOVES, ROWS_A_MOVE = 4, 10
 
 
 def time_of(frame: pd.DataFrame) -> Choice | None:
@@ -58,3 +59,25 @@ def reach(when: pd.Series) -> tuple[float, bool]:
     if when.empty:
         return 0.0, False
     return (when.max() - when.min()) / pd.Timedelta(days=1), bool((when == when.dt.normalize()).all())
+
+
+def moves_on(column: pd.Series, when: pd.Series) -> bool:
+    """Whether each value is of a stretch of time and does not come again, as of a month's name: others will follow.
+
+    Of numbers these must grow or fall as well: a price may come again.
+
+    >>> when = pd.Series(pd.date_range("2026-01-01", periods=120))
+    >>> moves_on(when.dt.strftime("%Y-%m"), when), moves_on(when.dt.day_name(), when)
+    (True, False)
+    """
+    values = column.dropna().reindex(when.index).dropna()
+    many = values.nunique()
+    if not LEAST_MOVES <= many <= len(values) / ROWS_A_MOVE:
+        return False
+    spans = when.loc[values.index].groupby(values).agg(["min", "max"]).sort_values("min")
+    apart = bool((spans["min"].to_numpy()[1:] > spans["max"].to_numpy()[:-1]).all())
+    is_number = guess_kind(column)[0] == "numeric"
+    steps = (
+        pd.to_numeric(pd.Series(spans.index), errors="coerce").diff().dropna() if is_number and apart else pd.Series()
+    )
+    return apart and bool((steps > 0).all() or (steps < 0).all())
