@@ -25,7 +25,7 @@ from pipelines.store.trail import write_down
 from pipelines.training.registry_commands import pair_of, promote, roll_back
 
 
-class Reason(Given):
+class MoveReason(Given):
     """Why; stored with the move."""
 
     reason: str = Field(min_length=1, max_length=1_000)
@@ -77,12 +77,12 @@ def models_router(doors: Doors) -> APIRouter:
         return JSONResponse(facts, headers=HEADERS)
 
     @router.post("/rollback", dependencies=[moves])
-    def rollback(given: Reason, request: Request) -> JSONResponse:
+    def rollback(given: MoveReason, request: Request) -> JSONResponse:
         """Let the detector serve that served before."""
         return beside(doors, request, given, lambda: move(doors, "", given.reason, caller_of(request).name))
 
     @router.post("/{name}/promote", dependencies=[moves])
-    def promote_one(name: str, given: Reason, request: Request) -> JSONResponse:
+    def promote_one(name: str, given: MoveReason, request: Request) -> JSONResponse:
         """Let a detector serve, from one moment to the next."""
         return beside(doors, request, given, lambda: move(doors, name, given.reason, caller_of(request).name))
 
