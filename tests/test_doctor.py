@@ -454,6 +454,25 @@ def test_doctor_says_that_times_are_of_another_age(tmp_path: Path, frame: pd.Dat
     assert "Years far from ours" in found(checks, "columns.time", "problem")
 
 
+@pytest.mark.parametrize(("days", "warns"), [(7, True), (60, False)])
+def test_doctor_says_that_a_window_holds_no_past(tmp_path: Path, frame: pd.DataFrame, days: int, warns: bool) -> None:
+    """Of bills of every four weeks, a week back there is none to compare with."""
+    frame["time"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(frame)) // 50 * 28, unit="D")
+    frame["card"] = np.arange(len(frame)) % 50
+    features = {"history": [f"count by card over {days}d", f"ratio of amount by card over {days}d"]}
+
+    checks = examine(config_for(tmp_path, frame, features=features))
+
+    told = found(checks, "features", "warning")
+    name = f"amount_ratio_{days}d_by_card"
+    assert told == (
+        f"{name} is missing in 100 % of the rows: card has too few within the window > "
+        "Look further back: name a longer window behind `over`."
+        if warns
+        else ""
+    )
+
+
 def test_doctor_says_which_kind_every_column_gets(tmp_path: Path, frame: pd.DataFrame) -> None:
     """And why, before training; numbers that are likely codes are asked about, and text that holds numbers."""
     frame["mcc"] = ["n/a" if n % 3 else 5411 + n % 20 for n in range(len(frame))]

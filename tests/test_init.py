@@ -34,9 +34,10 @@ def test_payments_are_recognised() -> None:
         "entity": "card_id",
         "label": "is_fraud",
     }
-    assert [each.column for each in found.named("ignore")] == ["scenario", "reported_at"]
-    assert "filled in where is_fraud is 1" in found.named("ignore")[0].why
-    assert "features.reported" in found.named("ignore")[1].check
+    assert [each.column for each in found.named("ignore")] == ["device", "scenario", "reported_at"]
+    assert "that one is new of card_id is a feature" in found.named("ignore")[0].why
+    assert "filled in where is_fraud is 1" in found.named("ignore")[1].why
+    assert "features.reported" in found.named("ignore")[2].check
     assert found.amount == "amount"
     assert {"channel", "merchant_category", "terminal_id"} <= {each.column for each in found.named("categorical")}
 
@@ -336,6 +337,8 @@ def test_an_account_that_a_supplier_never_had_is_a_feature(tmp_path: Path) -> No
     assert (found.role("entity"), found.amount, features.amount) == ("Lieferant", "Netto", "Netto")
     assert "Kostenstelle" in [choice.column for choice in found.named("categorical")]
     assert "new of IBAN by Lieferant over 30d" in features.history
+    (account,) = (choice for choice in found.choices if choice.column == "IBAN")
+    assert (account.part, account.why.partition("that ")[2]) == ("ignore", "one is new of Lieferant is a feature below")
 
 
 def test_columns_of_a_wide_table_share_a_line(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ THINGS = (
     *("fingerprint", "imei", "imsi", "phone", "callee", "called"),
 )
 ENTITIES = tuple(re.compile(word, re.IGNORECASE) for word in PARTIES + THINGS)
-ACCOUNT = re.compile(r"iban|account|konto|device|ger(ä|ae)t", re.IGNORECASE)
+ACCOUNT = re.compile(r"iban|account|konto|device|ger(ä|ae)t|fingerprint|imei", re.IGNORECASE)
 CURRENCY = re.compile(r"currency|(^|_)ccy($|_)|w(ä|ae)hrung|devise", re.IGNORECASE)
 SORT = re.compile(
     r"type|class|category|status|kind|group|(^|_)art$|typ$|klasse|gruppe"

@@ -287,7 +287,8 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
         yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {past}')}"
     if amount and found.currency:
         yield _noted(
-            f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(found.currency)} over {past}')}", "much in it"
+            f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(found.currency)} over {past}')}",
+            "how much it is in its currency",
         )
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"

@@ -149,6 +149,8 @@ def _by_time(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Propos
     things = tuple(each.column for each in spare if names_things(each, read))
     days, dated = (0.0, False) if time is None else reach(times_of(read[time.column], time.form))
     entity = found.role("entity")
+    if entity is not None and time is not None:
+        found = replace(found, choices=[_unless_it_is_somebodys(each, things, entity) for each in found.choices])
     pace = days * read[entity].nunique() / len(read) if entity is not None else 0.0
     notes = tuple(_missing_roles(found, read))
     return replace(found, counted=things, days=days, dated=dated, pace=pace, notes=notes)
@@ -165,6 +167,13 @@ def _unless_it_is_text(choice: Choice) -> Choice:
     if choice.part not in ("categorical", "datetime"):
         return choice
     return Choice(choice.column, "ignore", f"{choice.why}; sensors are numbers")
+
+
+def _unless_it_is_somebodys(choice: Choice, things: tuple[str, ...], entity: str) -> Choice:
+    """An account or a device belongs to who uses it: which one it is says nothing, and that it is new is a feature."""
+    if choice.part != "categorical" or choice.column not in things or not ACCOUNT.search(choice.column):
+        return choice
+    return Choice(choice.column, "ignore", f"{choice.why}: that one is new of {entity} is a feature below")
 
 
 def _missing_roles(found: Proposal, frame: pd.DataFrame) -> Iterator[str]:
