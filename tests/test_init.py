@@ -685,3 +685,17 @@ def test_a_label_that_few_rows_have_is_a_share_of_these() -> None:
     labels = [1.0] * 12 + [0.0] * 300 + [None] * 688
     (label,) = proposal_of(pd.DataFrame({"x": [n / 7 for n in range(1_000)], "fraud": labels})).named("label")
     assert label.why == "its name, and 3.85 % of the 312 rows that have one are 1"
+
+
+def test_a_clock_beside_the_date_is_no_category(tmp_path: Path) -> None:
+    """Each of its values is as far from the next as from any other; and rows of a day have no order without it."""
+    when = pd.Timestamp("2026-01-01") + pd.to_timedelta(
+        np.sort(np.random.default_rng(0).integers(0, 5e6, 900)), unit="s"
+    )
+    rows = pd.DataFrame({"no": range(900), "date": when.strftime("%d.%m.%Y"), "time": when.strftime("%H:%M")})
+    rows.assign(amount=np.random.default_rng(1).gamma(2, 20, 900)).to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert [choice.part for choice in begun.proposal.choices] == ["key", "time", "ignore", "numeric"]
+    assert begun.notes[0].startswith("columns.time: date has no clock. If time belongs to it, join both")

@@ -25,7 +25,7 @@ from pipelines.doctor.names import (
     maybe_entities,
     names_things,
 )
-from pipelines.doctor.times import moves_on, reach, time_of, times_of
+from pipelines.doctor.times import is_clock, moves_on, reach, time_of, times_of
 from pipelines.progress import counted, percent
 
 MOST_ANOMALOUS = 0.3
@@ -152,8 +152,8 @@ def _by_time(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Propos
     if entity is not None and time is not None:
         found = replace(found, choices=[_unless_it_is_somebodys(each, things, entity) for each in found.choices])
     pace = days * read[entity].nunique() / len(read) if entity is not None else 0.0
-    notes = tuple(_missing_roles(found, read))
-    return replace(found, counted=things, days=days, dated=dated, pace=pace, notes=notes)
+    found = replace(found, counted=things, days=days, dated=dated, pace=pace)
+    return replace(found, notes=tuple(_missing_roles(found, read)))
 
 
 def _unless_it_moves(choice: Choice, frame: pd.DataFrame, when: pd.Series) -> Choice:
@@ -184,6 +184,12 @@ def _missing_roles(found: Proposal, frame: pd.DataFrame) -> Iterator[str]:
         if TIME.search(name) and frame[name].nunique() > 1:
             text = f"columns.time: none was recognised. If {name} says when, such as {example(frame[name])}"
             yield f"{text}, say how it is written: `source.formats: {{{name}: {{date: ...}}}}`"
+    clocks = [each.column for each in found.named("ignore") if found.dated and is_clock(frame[each.column])]
+    if clocks:
+        text = (
+            f"columns.time: {found.role('time')} has no clock. If {clocks[0]} belongs to it, join both into one column"
+        )
+        yield f"{text}, such as 2026-01-31 14:05; without it nothing is counted by the hour"
     if found.role("key") is None:
         yield "columns.key: no column is different in every row; without one, answers and reports teach nothing"
     if found.role("entity") is None:
@@ -323,6 +329,9 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
                 yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
+        if is_clock(column) and distinct > FEW_CODES:
+            check = "`features.calendar: [hour]` learns the hour of `columns.time`"
+            yield Choice(name, "ignore", f"a time of day, {distinct:,} different: one is not like the next", check)
         if is_nested(column) and distinct > FEW_CODES:
             check = "write what matters of it into columns of their own"
             yield Choice(name, "ignore", f"each holds several values, such as {example(column)}", check)

@@ -14,6 +14,7 @@ from pipelines.progress import percent
 from pipelines.sources.formats import read_form
 
 THESE_TIMES = (1990, 2100)
+CLOCK = r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?"
 LEAST_MOVES, ROWS_A_MOVE = 4, 10
 
 
@@ -47,6 +48,16 @@ def _are_dates_as_they_are(column: pd.Series) -> bool:
     """Whether nearly all numbers are days such as 20260131, or seconds since 1970, of these times."""
     years = read_dates(column)[0].dt.year
     return bool(years.between(*THESE_TIMES).sum() >= NEARLY_ALL * max(column.count(), 1))
+
+
+def is_clock(column: pd.Series) -> bool:
+    """Whether values are times of a day, without the day.
+
+    >>> is_clock(pd.Series(["08:15:00", "23:59", None])), is_clock(pd.Series(["2026-01-31 08:15", "1:0"]))
+    (True, False)
+    """
+    known = column.dropna().astype("str").str.strip()
+    return bool(len(known) and known.str.fullmatch(CLOCK).mean() >= NEARLY_ALL)
 
 
 def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
