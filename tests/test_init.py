@@ -75,7 +75,7 @@ def test_events_of_days_are_not_counted_by_the_hour(tmp_path: Path) -> None:
 
     init(tmp_path / "rows.csv", folder=tmp_path)
 
-    assert load_config(tmp_path).features.history[0] == "count by customer_id over 1d, 7d, 30d"
+    assert load_config(tmp_path).features.history[0] == "count by customer_id over 1d, 7d"
 
 
 def test_german_names_of_labels_and_accounts_are_known() -> None:
@@ -336,7 +336,7 @@ def test_an_account_that_a_supplier_never_had_is_a_feature(tmp_path: Path) -> No
     features = load_config(tmp_path).features
     assert (found.role("entity"), found.amount, features.amount) == ("Lieferant", "Netto", "Netto")
     assert "Kostenstelle" in [choice.column for choice in found.named("categorical")]
-    assert "new of IBAN by Lieferant over 30d" in features.history
+    assert "new of IBAN by Lieferant over 45d" in features.history
     (account,) = (choice for choice in found.choices if choice.column == "IBAN")
     assert (account.part, account.why.partition("that ")[2]) == ("ignore", "one is new of Lieferant is a feature below")
 
@@ -652,10 +652,10 @@ def test_a_folder_is_more_than_its_first_file(tmp_path: Path) -> None:
     assert (choices["Period"].part, choices["Bonus"].part) == ("ignore", "numeric")
     assert choices["Period"].why == "it moves on with time, 12 different so far: those to come are not learnt"
     assert list(load_config(tmp_path).features.history) == [
-        'count by "Personnel no." over 1d, 7d, 90d',
-        "count by IBAN over 1d, 7d, 90d",
-        'new of IBAN by "Personnel no." over 90d',
-        'ratio of Gross by "Personnel no." over 90d',
+        'count by "Personnel no." over 1d, 7d, 105d',
+        "count by IBAN over 1d, 7d, 105d",
+        'new of IBAN by "Personnel no." over 105d',
+        'ratio of Gross by "Personnel no." over 105d',
     ]
     assert [check for check in examine(load_config(tmp_path)) if check.state == "problem"] == []
 
@@ -699,3 +699,18 @@ def test_a_clock_beside_the_date_is_no_category(tmp_path: Path) -> None:
 
     assert [choice.part for choice in begun.proposal.choices] == ["key", "time", "ignore", "numeric"]
     assert begun.notes[0].startswith("columns.time: date has no clock. If time belongs to it, join both")
+
+
+def test_how_fast_somebody_travels_is_a_feature(tmp_path: Path) -> None:
+    """A login in Vienna and one in Singapore half an hour later are not by one person."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"at": pd.date_range("2026-03-02", periods=900, freq="17min"), "user": rng.integers(0, 90, 900)}
+    )
+    rows = rows.assign(lat=rng.normal(48, 0.1, 900).round(3), geo_lon=rng.normal(16, 0.1, 900).round(3), platform="web")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+
+    init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert "speed of lat, geo_lon by user over 1d" in load_config(tmp_path).features.history
+    assert not [check for check in examine(load_config(tmp_path)) if check.state == "problem"]

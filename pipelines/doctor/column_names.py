@@ -33,6 +33,8 @@ THINGS = (
 )
 ENTITIES = tuple(re.compile(word, re.IGNORECASE) for word in PARTIES + THINGS)
 ACCOUNT = re.compile(r"iban|account|konto|device|ger(ä|ae)t|fingerprint|imei", re.IGNORECASE)
+LATITUDE = re.compile(r"(^|[\W_])(lat|latitude|breitengrad)($|[\W_])", re.IGNORECASE)
+LONGITUDE = re.compile(r"(^|[\W_])(lon|lng|long|longitude|längengrad|laengengrad)($|[\W_])", re.IGNORECASE)
 CURRENCY = re.compile(r"currency|(^|_)ccy($|_)|w(ä|ae)hrung|devise", re.IGNORECASE)
 SORT = re.compile(
     r"type|class|category|status|kind|group|(^|_)art$|typ$|klasse|gruppe"

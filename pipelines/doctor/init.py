@@ -33,12 +33,13 @@ WINDOWS = "cp1252"
 MOST_LISTED, MOST_ALIKE = 40, 3
 """Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
-PASTS = (365, 180, 90, 30, 7, 1)
-LONGEST_USUAL = 30
-LEAST_IN_A_PAST = 3
-"""So many rows of an entity a window should hold, in the mean: a month holds one of a monthly bill."""
+PASTS = (30, 7, 1)
 SLOW = 7
-"""Rows of an entity that are more days apart are counted over the longer window, too."""
+"""Rows of an entity that are more days apart are compared and counted over a longer window."""
+LONG_PASTS = (350, 195, 105, 45, 7, 1)
+"""Between months: 90 days hold two monthly bills or three, by the month, and 105 always three."""
+LEAST_IN_A_PAST = 3
+"""So many rows of an entity a long window holds, in the mean."""
 USUAL_SHARE, LEAST_SHARE = 4, 2
 """A window is proposed where the rows reach so many times as far: of its length, the first rows are not learnt from."""
 KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
@@ -263,12 +264,12 @@ def _past(days: float, pace: float) -> str:
     """How far back to look: rows whose past is shorter than the window are not learnt from.
 
     >>> _past(365, 2), _past(39, 2), _past(8, 2), _past(1_095, 30), _past(334, 30)
-    ('30d', '7d', '1d', '90d', '90d')
+    ('30d', '7d', '1d', '105d', '105d')
     """
-    share = LEAST_SHARE if pace > SLOW else USUAL_SHARE
-    fitting = [past for past in PASTS if past * share <= days] or [PASTS[-1]]
-    wanted = max(LONGEST_USUAL, LEAST_IN_A_PAST * pace)
-    return f"{min((past for past in fitting if past >= wanted), default=fitting[0])}d"
+    pasts, share = (LONG_PASTS, LEAST_SHARE) if pace > SLOW else (PASTS, USUAL_SHARE)
+    fitting = [past for past in pasts if past * share <= days] or [pasts[-1]]
+    enough = [past for past in fitting if past >= LEAST_IN_A_PAST * pace] if pace > SLOW else []
+    return f"{min(enough, default=fitting[0])}d"
 
 
 def _features(found: Proposal, days: float) -> Iterator[str]:
@@ -283,6 +284,9 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
         yield f"  - {_scalar(f'count by {_quoted(name)} over {windows}')}"
     for name in found.accounts:
         yield f"  - {_scalar(f'new of {_quoted(name)} by {_quoted(entity)} over {past}')}"
+    if found.place is not None and not found.dated:
+        where = ", ".join(map(_quoted, found.place))
+        yield f"  - {_scalar(f'speed of {where} by {_quoted(entity)} over 1d')}"
     if amount:
         yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {past}')}"
     if amount and found.currency:

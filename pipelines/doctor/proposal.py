@@ -11,7 +11,18 @@ from detector.cleaning.values import read_booleans
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.doctor.choice import Choice
-from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, KEY, LABEL, TIME, rank_of
+from pipelines.doctor.column_names import (
+    ACCOUNT,
+    AMOUNT,
+    CODE,
+    CURRENCY,
+    KEY,
+    LABEL,
+    LATITUDE,
+    LONGITUDE,
+    TIME,
+    rank_of,
+)
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
 from pipelines.doctor.names import (
@@ -82,6 +93,13 @@ class Proposal:
     def accounts(self) -> list[str]:
         """The columns of what an entity seldom changes, such as where it is paid, and what it pays with."""
         return [name for name in self.counted if ACCOUNT.search(name)]
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """The columns that hold a latitude and a longitude."""
+        numbers = [each.column for each in self.named("numeric")]
+        found = [next((name for name in numbers if axis.search(name)), None) for axis in (LATITUDE, LONGITUDE)]
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
 
     @property
     def currency(self) -> str | None:
