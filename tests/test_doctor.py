@@ -473,6 +473,18 @@ def test_doctor_says_that_a_window_holds_no_past(tmp_path: Path, frame: pd.DataF
     )
 
 
+def test_doctor_says_that_a_column_moves_on(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """In the next week every row would have a week that was never learnt; a weekday comes again."""
+    time = pd.to_datetime(frame["time"])
+    frame["week"] = time.dt.strftime("%G-W%V")
+    frame["weekday"] = time.dt.day_name()
+
+    told = found(examine(config_for(tmp_path, frame)), "columns.categorical", "warning")
+
+    assert told.startswith("'week' moves on with time: 6 values, none of which came again >")
+    assert "weekday" not in told
+
+
 def test_doctor_says_which_kind_every_column_gets(tmp_path: Path, frame: pd.DataFrame) -> None:
     """And why, before training; numbers that are likely codes are asked about, and text that holds numbers."""
     frame["mcc"] = ["n/a" if n % 3 else 5411 + n % 20 for n in range(len(frame))]

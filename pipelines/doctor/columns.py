@@ -16,7 +16,7 @@ from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
 from pipelines.doctor.names import MANY_REPEATED
-from pipelines.doctor.times import THESE_TIMES
+from pipelines.doctor.times import THESE_TIMES, moves_on
 from pipelines.progress import counted
 
 MANY_MISSING = 0.5
@@ -55,6 +55,21 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame, *, skips: bool =
     yield from kind_checks(schema, frame, guessed)
     for name in schema.features:
         yield from _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
+    yield from _moving(schema, frame)
+
+
+def _moving(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
+    """A warning of each column that time moves on: no value of the rows to come was learnt."""
+    if schema.time is None:
+        return
+    when = read_dates(frame[schema.time])[0].dropna()
+    for name in (*schema.categorical, *schema.numeric):
+        if moves_on(frame[name], when):
+            found = f"{name!r} moves on with time: {frame[name].nunique():,} values, none of which came again"
+            advice = (
+                "Each value to come will be one that was never learnt. If it is a period or a version, `ignore` it."
+            )
+            yield Check(f"columns.{schema.kind_of(name)}", "warning", found, advice)
 
 
 def _listed(section: ColumnsSection) -> set[str]:
