@@ -16,6 +16,7 @@ MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
 MOST = 0.5
 LOOKED_AT = 200
 MANY_PADDED = 0.01
+PHONE = r"\+[0-9]{7,15}"
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])"
 
 
@@ -205,12 +206,18 @@ def _names_once(columns: Iterable[Any]) -> list[str]:
 def are_codes(values: pd.Series) -> bool:
     """Whether text is of digits with zeros before them, as accounts and postcodes are written and numbers are not.
 
+    Or with a plus before many of them, as phone numbers are.
+
     >>> are_codes(pd.Series(["00140", "20095"])), are_codes(pd.Series(["0", "140"])), are_codes(pd.Series([140]))
     (True, False, False)
+    >>> are_codes(pd.Series(["+4369911122", "+1202555013"])), are_codes(pd.Series(["+12", "-7.5"]))
+    (True, False)
     """
     if not pd.api.types.is_string_dtype(values):
         return False
     values = values.dropna().astype(str).str.strip()
+    if len(values) and values.str.fullmatch(PHONE).mean() > MOST:
+        return True
     digits = values.str.fullmatch("[0-9]+").to_numpy(dtype=bool)
     return (
         bool(digits.mean() > MOST and values[digits].str.match("0[0-9]").mean() > MANY_PADDED) if len(values) else False
@@ -244,7 +251,8 @@ def guess_kind(column: pd.Series) -> tuple[str, str]:
     if set(values.str.lower().unique()[:3]) <= {"true", "false"}:
         return "boolean", "all values are true or false"
     if are_codes(values):
-        return "categorical", "codes, as numbers have no leading zeros"
+        is_phone = values.str.startswith("+").mean() > MOST
+        return "categorical", f"codes, as numbers have no leading {'plus' if is_phone else 'zeros'}"
     numbers = pd.to_numeric(values, errors="coerce").notna().mean()
     if numbers > MOST:
         return "numeric", f"{_share(numbers)} are numbers"

@@ -25,7 +25,7 @@ from benchmarks.soak import Site, draw
 from detector.detectors.table.detector import TabularDetector
 from detector.schema import Schema
 from pipelines.api import keys
-from pipelines.api.models import Reason
+from pipelines.api.models import MoveReason
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.jobs.context import Context, ProcessCache
@@ -412,7 +412,7 @@ def test_write_whose_process_died_may_come_again(desk: Served) -> None:
     with desk.store.write() as session:
         caller = session.scalars(sa.select(ApiKey.id)).one()
         path = "/v1/models/rollback"
-        said = Reason(reason="x").model_dump_json()
+        said = MoveReason(reason="x").model_dump_json()
         fingerprint = hashlib.sha256(f"POST {path}?\n{said}".encode()).hexdigest()
         for name, minutes in (one, other):
             at = datetime.now(UTC) - timedelta(minutes=minutes)
@@ -689,6 +689,30 @@ def test_description_names_every_path(service: Served) -> None:
     )
     assert found["security"] == [{"key": []}]
     assert requests.get(service.address + "/openapi.json", timeout=5).status_code == 404
+
+
+def test_lists_and_objects_matter_only_where_they_are_read(site: Site, service: Served) -> None:
+    """A program sends its order as it is, with the items in it; a score reads no list, and says so by the field."""
+    event = events(draw(1, first=0, seed=0))[0]
+
+    plain = service.ask("POST", "/v1/score", json={"event": event, "dry_run": True})
+    nested = service.ask("POST", "/v1/score", json={"event": event | {"items": [{"n": 1}]}, "dry_run": True})
+    several = service.ask("POST", "/v1/score", json={"events": [event | {"place": {}}], "dry_run": True})
+    read = service.ask("POST", "/v1/score", json={"event": event | {"amount": [1]}, "dry_run": True})
+
+    assert nested.json()["scores"] == several.json()["scores"] == plain.json()["scores"]
+    assert read.json()["detail"] == "1 field of the request cannot be used."
+    assert read.json()["errors"] == [
+        {"field": "event.amount", "detail": "expected text, a number, true, false or null"}
+    ]
+
+
+def test_description_calls_no_two_things_alike(service: Served) -> None:
+    """Programs that write clients leave out all that is made of one of two schemas of the same title."""
+    schemas = service.ask("GET", "/v1/openapi.json").json()["components"]["schemas"]
+    titles = [schema["title"] for schema in schemas.values()]
+
+    assert sorted(titles) == sorted(schemas)
 
 
 def test_housekeeping_forgets_old_answers(service: Served) -> None:

@@ -444,6 +444,47 @@ def test_doctor_proposes_the_form_of_dates(tmp_path: Path, frame: pd.DataFrame, 
     assert text in found(examine(config_for(tmp_path, frame)), "columns.time", "problem")
 
 
+def test_doctor_says_that_times_are_of_another_age(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """Stamps of digits that a configuration takes for milliseconds lie in the year 2612."""
+    frame["time"] = pd.to_datetime(frame["time"]).dt.strftime("%Y%m%d%H%M%S")
+    source = {"path": "data.csv", "formats": {"time": {"date": "milliseconds"}}}
+
+    checks = examine(config_for(tmp_path, frame, source=source))
+
+    assert "Years far from ours" in found(checks, "columns.time", "problem")
+
+
+@pytest.mark.parametrize(("days", "warns"), [(7, True), (60, False)])
+def test_doctor_says_that_a_window_holds_no_past(tmp_path: Path, frame: pd.DataFrame, days: int, warns: bool) -> None:
+    """Of bills of every four weeks, a week back there is none to compare with."""
+    frame["time"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(frame)) // 50 * 28, unit="D")
+    frame["card"] = np.arange(len(frame)) % 50
+    features = {"history": [f"count by card over {days}d", f"ratio of amount by card over {days}d"]}
+
+    checks = examine(config_for(tmp_path, frame, features=features))
+
+    told = found(checks, "features", "warning")
+    name = f"amount_ratio_{days}d_by_card"
+    assert told == (
+        f"{name} is missing in 100 % of the rows: card has too few within the window > "
+        "Look further back: name a longer window behind `over`."
+        if warns
+        else ""
+    )
+
+
+def test_doctor_says_that_a_column_moves_on(tmp_path: Path, frame: pd.DataFrame) -> None:
+    """In the next week every row would have a week that was never learnt; a weekday comes again."""
+    time = pd.to_datetime(frame["time"])
+    frame["week"] = time.dt.strftime("%G-W%V")
+    frame["weekday"] = time.dt.day_name()
+
+    told = found(examine(config_for(tmp_path, frame)), "columns.categorical", "warning")
+
+    assert told.startswith("'week' moves on with time: 6 values, none of which came again >")
+    assert "weekday" not in told
+
+
 def test_doctor_says_which_kind_every_column_gets(tmp_path: Path, frame: pd.DataFrame) -> None:
     """And why, before training; numbers that are likely codes are asked about, and text that holds numbers."""
     frame["mcc"] = ["n/a" if n % 3 else 5411 + n % 20 for n in range(len(frame))]

@@ -13,6 +13,16 @@ from detector.features.words import say
     ("line", "value", "text"),
     [
         ("ratio of amount by card over 30d", 5.2, "amount 5.2 times its 30-day mean of card"),
+        (
+            "ratio of due by card over 45d delay 342d",
+            0.4,
+            "due 0.4 times its 45-day mean of card that ends 342 days before",
+        ),
+        (
+            "zscore of due by card over 7d delay 1d",
+            3,
+            "due 3 deviations above its 7-day mean of card that ends 1 day before",
+        ),
         ("zscore of amount by card over 30d", -4.1, "amount 4.1 deviations below its 30-day mean of card"),
         ("count by card over 1h", 12, "events of this card 12 in the hour before"),
         ("count by card over 7d delay 7d", 3, "events of this card 3 in the 7 days that end 7 days before"),

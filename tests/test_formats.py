@@ -114,6 +114,9 @@ def test_a_unit_that_could_be_a_part_of_the_number_is_refused(unit: str) -> None
         ("%d.%m.%y %H:%M", "03.08.26", None),
         ("%Y-%d-%m %H:%M", "2026-03-08 12:00", NOON),
         ("%Y-%d-%m %H:%M", "2026-08-13 12:00", None),
+        ("%d/%b/%Y:%H:%M:%S %z", "03/Aug/2026:14:00:00 +0200", NOON),
+        ("%Y%m%d%H%M%S", "20260803120000", NOON),
+        ("%Y%m%d%H%M%S", "1785758400", None),
     ],
 )
 def test_a_date_is_read_in_its_declared_form_only(form: str, written: str, moment: dt.datetime | None) -> None:

@@ -34,9 +34,10 @@ def test_payments_are_recognised() -> None:
         "entity": "card_id",
         "label": "is_fraud",
     }
-    assert [each.column for each in found.named("ignore")] == ["scenario", "reported_at"]
-    assert "filled in where is_fraud is 1" in found.named("ignore")[0].why
-    assert "features.reported" in found.named("ignore")[1].check
+    assert [each.column for each in found.named("ignore")] == ["device", "scenario", "reported_at"]
+    assert "that one is new of card_id is a feature" in found.named("ignore")[0].why
+    assert "filled in where is_fraud is 1" in found.named("ignore")[1].why
+    assert "features.reported" in found.named("ignore")[2].check
     assert found.amount == "amount"
     assert {"channel", "merchant_category", "terminal_id"} <= {each.column for each in found.named("categorical")}
 
@@ -499,7 +500,9 @@ def test_an_account_that_a_supplier_never_had_is_a_feature(tmp_path: Path) -> No
     features = load_config(tmp_path).features
     assert (found.role("entity"), found.amount, features.amount) == ("Lieferant", "Netto", "Netto")
     assert "Kostenstelle" in [choice.column for choice in found.named("categorical")]
-    assert "new of IBAN by Lieferant over 30d" in features.history
+    assert "new of IBAN by Lieferant over 45d" in features.history
+    (account,) = (choice for choice in found.choices if choice.column == "IBAN")
+    assert (account.part, account.why.partition("that ")[2]) == ("ignore", "one is new of Lieferant is a feature below")
 
 
 def test_columns_of_a_wide_table_share_a_line(tmp_path: Path) -> None:
@@ -652,3 +655,239 @@ def test_init_replaces_nothing_unasked(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads(made.stdout)["file"] == "new/detector.yaml"
     assert load_config(Path("new")).source.path == str(tmp_path / "payments.parquet")
     assert (lost.exit_code, Path("paymnts.csv").exists()) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "expected"),
+    [
+        ("%Y%m%d%H%M%S", None, "%Y%m%d%H%M%S"),
+        ("%Y%m%d%H%M", None, "%Y%m%d%H%M"),
+        ("%d/%b/%Y:%H:%M:%S +0200", None, "%d/%b/%Y:%H:%M:%S %z"),
+        ("%a, %d %b %Y %H:%M:%S +0000", None, "%a, %d %b %Y %H:%M:%S %z"),
+        ("%Y%m%dT%H%M%SZ", None, "%Y%m%dT%H%M%S%z"),
+        ("%Y%m%d", None, None),
+        (None, 1, None),
+        (None, 1_000, "milliseconds"),
+    ],
+)
+def test_times_of_logs_and_stamps_are_those_of_their_year(
+    form: str | None, written: int | None, expected: str | None, tmp_path: Path
+) -> None:
+    """A stamp of digits is no count from 1970, which would lie in the year 2612, and seconds are no stamp of 1767."""
+    rng = np.random.default_rng(0)
+    when = pd.Timestamp("2026-06-29") + pd.to_timedelta(np.sort(rng.integers(0, 9e6, 900)), unit="s")
+    text = when.strftime(form) if form else ((when - pd.Timestamp(0)) // pd.Timedelta(seconds=1) * written).astype(str)
+    rows = pd.DataFrame({"start_time": text, "cell": rng.choice(list("abc"), 900), "cost": rng.gamma(2, 3, 900)})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+
+    (time,) = init(tmp_path / "rows.csv", folder=tmp_path).proposal.named("time")
+
+    assert (time.form.date if time.form else None) == expected
+    (found,) = (check for check in examine(load_config(tmp_path)) if check.place == "columns.time")
+    assert (found.state, "'start_time': 2026-06-2" in found.found) == ("ok", True)
+
+
+def test_names_of_digits_and_letters_are_no_numbers_though_a_few_could_be() -> None:
+    """Of names such as 4f3a09b1 some are "41e90022", which a program reads as an endless number."""
+    rng = np.random.default_rng(0)
+    devices = [f"{n:08x}" for n in rng.integers(0, 2**32, 300)] + ["41e90022", "1e5", "00000012"]
+    frame = pd.DataFrame(
+        {
+            "token": [f"{n:016x}" for n in rng.integers(0, 2**62, 2_999)] + ["12e45678"],
+            "at": pd.date_range("2026-01-01", periods=3_000, freq="7min"),
+            "user": rng.choice([f"u{n}" for n in range(200)], 3_000),
+            "device": rng.choice(devices, 3_000),
+            "amount": rng.gamma(2, 20, 3_000).round(2),
+        }
+    )
+
+    found = proposal_of(frame)
+
+    assert (found.role("key"), found.role("entity"), found.counted) == ("token", "user", ("device",))
+
+
+def flows(rows: int = 2_000, seed: int = 0) -> pd.DataFrame:
+    """What a firewall logs: addresses, ports and sizes."""
+    rng = np.random.default_rng(seed)
+    host = rng.integers(0, 60, rows)
+    return pd.DataFrame(
+        {
+            "ts": pd.date_range("2026-09-01", periods=rows, freq="2min"),
+            "src_ip": [f"10.0.0.{n}" for n in host],
+            "src_port": rng.integers(32_768, 61_000, rows),
+            "dst_ip": [f"203.0.113.{n}" for n in host * 7 % 110],
+            "dst_port": rng.choice([443, 53, 25], rows),
+            "bytes_out": rng.lognormal(7, 2, rows).astype(int),
+        }
+    )
+
+
+def test_addresses_and_ports_are_names(tmp_path: Path) -> None:
+    """Who sends is whom alerts are about; a port is no amount, and that no column names a row is said."""
+    flows().to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert {choice.column: choice.part for choice in begun.proposal.choices} == {
+        "ts": "time",
+        "src_ip": "entity",
+        "src_port": "ignore",
+        "dst_ip": "categorical",
+        "dst_port": "categorical",
+        "bytes_out": "numeric",
+    }
+    assert begun.notes[0].startswith("columns.key: no column is different in every row")
+    history = load_config(tmp_path).features.history
+    assert list(history) == ["count by src_ip over 1h, 1d", "count by dst_ip over 1h, 1d"]
+
+
+def test_who_a_row_is_about_is_asked_where_no_name_tells(tmp_path: Path) -> None:
+    """So is which column says when, if it is written in a way that is not known."""
+    rows = flows().rename(columns={"src_ip": "from", "dst_ip": "to", "ts": "logged_at"})
+    rows["logged_at"] = rows["logged_at"].dt.strftime("%Hh%M on %d %B %Y")
+
+    notes = " | ".join(proposal_of(rows).notes)
+
+    assert "columns.entity: no name of a column says who or what a row is about. If one of from, to does" in notes
+    assert "columns.time: none was recognised. If logged_at says when, such as '00h00 on 01 September 2026'" in notes
+
+
+def test_numbers_of_phones_and_devices_are_no_amounts() -> None:
+    rng = np.random.default_rng(0)
+    caller = rng.integers(0, 200, 3_000)
+    rows = pd.DataFrame(
+        {
+            "caller": [f"+43660{n * 7_919:07d}" for n in caller],
+            "equipment": [350_000_012_345_678 + n * 7_919 for n in caller],
+            "start": pd.date_range("2026-06-01", periods=3_000, freq="5min"),
+            "seconds": rng.lognormal(4, 1, 3_000).astype(int),
+        }
+    )
+
+    found = proposal_of(rows.astype("str"))
+
+    assert [choice.part for choice in found.choices] == ["entity", "categorical", "time", "numeric"]
+    assert found.choices[1].why == "as many digits in each, and 200 different numbers"
+
+
+def test_values_that_hold_several_name_no_row() -> None:
+    places = [f"{{'lat': {48 + n / 1_000}, 'lon': 16.3}}" for n in range(500)]
+    frame = pd.DataFrame({"place": places, "amount": [n / 7 for n in range(500)], "tags": ["['a']", "[]"] * 250})
+
+    found = proposal_of(frame)
+
+    assert (found.role("key"), [choice.part for choice in found.choices]) == (
+        None,
+        ["ignore", "numeric", "categorical"],
+    )
+    assert "each holds several values" in found.choices[0].why
+
+
+def payroll(month: int, *, people: int = 300) -> pd.DataFrame:
+    rng = np.random.default_rng(month)
+    period = pd.Period("2025-01", "M") + month
+    pay = 2_000.0 + np.arange(people) * 7 % 900
+    return pd.DataFrame(
+        {
+            "Period": str(period),
+            "Pay date": f"{period.end_time:%d.%m.%Y}",
+            "Personnel no.": np.arange(people) + 100_001,
+            "IBAN": [f"AT{n * 7_919:018d}" for n in range(people)],
+            "Overtime": rng.gamma(2, 5, people).round(1),
+            "Bonus": pay if period.month == 6 else 0.0,
+            "Gross": (pay * rng.normal(1, 0.02, people)).round(2),
+            "Department": rng.choice(["Sales", "IT"], people),
+        }
+    )
+
+
+def test_a_folder_is_more_than_its_first_file(tmp_path: Path) -> None:
+    """In the file of one month each person is there once, its month is a constant, and nobody has a bonus."""
+    (tmp_path / "pay").mkdir()
+    for month in range(12):
+        file = tmp_path / "pay" / f"pay-{month:02d}.csv"
+        payroll(month).to_csv(file, index=False, sep=";", decimal=",")
+
+    begun = init(tmp_path / "pay", folder=tmp_path)
+
+    found = begun.proposal
+    assert (found.kind, found.role("key"), found.role("entity")) == ("table", None, "Personnel no.")
+    choices = {choice.column: choice for choice in found.choices}
+    assert (choices["Period"].part, choices["Bonus"].part) == ("ignore", "numeric")
+    assert choices["Period"].why == "it moves on with time, 12 different so far: those to come are not learnt"
+    assert list(load_config(tmp_path).features.history) == [
+        'count by "Personnel no." over 1d, 7d, 105d',
+        "count by IBAN over 1d, 7d, 105d",
+        'new of IBAN by "Personnel no." over 105d',
+        'ratio of Gross by "Personnel no." over 105d',
+    ]
+    assert [check for check in examine(load_config(tmp_path)) if check.state == "problem"] == []
+
+
+def test_names_among_readings_are_left_out(tmp_path: Path) -> None:
+    """A detector of sensors reads numbers alone, and refuses the rest."""
+    rows = simulate_sensors(3_000, seed=1, machines=1, sensors=6).drop(columns=["anomaly_kind", "anomaly_sensor"])
+    rows.assign(shift=["early", "late", "night"] * 1_000).to_csv(tmp_path / "rows.csv", index=False)
+
+    found = init(tmp_path / "rows.csv", folder=tmp_path).proposal
+
+    assert found.kind == "sensors"
+    assert [check for check in examine(load_config(tmp_path)) if check.state == "problem"] == []
+
+
+def test_how_much_an_amount_is_in_its_currency_is_a_feature(tmp_path: Path) -> None:
+    """95,000 forints are a meal, 95,000 euros are none, and the customer may be new."""
+    rows = simulate_transactions(900, seed=3)[["transaction_id", "time", "card_id", "amount"]]
+    rows.assign(currency=["EUR", "EUR", "HUF"] * 300).to_csv(tmp_path / "rows.csv", index=False)
+
+    init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert any(line.startswith("ratio of amount by currency over") for line in load_config(tmp_path).features.history)
+
+
+def test_a_label_that_few_rows_have_is_a_share_of_these() -> None:
+    labels = [1.0] * 12 + [0.0] * 300 + [None] * 688
+    (label,) = proposal_of(pd.DataFrame({"x": [n / 7 for n in range(1_000)], "fraud": labels})).named("label")
+    assert label.why == "its name, and 3.85 % of the 312 rows that have one are 1"
+
+
+def test_a_clock_beside_the_date_is_no_category(tmp_path: Path) -> None:
+    """Each of its values is as far from the next as from any other; and rows of a day have no order without it."""
+    when = pd.Timestamp("2026-01-01") + pd.to_timedelta(
+        np.sort(np.random.default_rng(0).integers(0, 5e6, 900)), unit="s"
+    )
+    rows = pd.DataFrame({"no": range(900), "date": when.strftime("%d.%m.%Y"), "time": when.strftime("%H:%M")})
+    rows.assign(amount=np.random.default_rng(1).gamma(2, 20, 900)).to_csv(tmp_path / "rows.csv", index=False)
+
+    begun = init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert [choice.part for choice in begun.proposal.choices] == ["key", "time", "ignore", "numeric"]
+    assert begun.notes[0].startswith("columns.time: date has no clock. If time belongs to it, join both")
+
+
+def test_how_fast_somebody_travels_is_a_feature(tmp_path: Path) -> None:
+    """A login in Vienna and one in Singapore half an hour later are not by one person."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"at": pd.date_range("2026-03-02", periods=900, freq="17min"), "user": rng.integers(0, 90, 900)}
+    )
+    rows = rows.assign(lat=rng.normal(48, 0.1, 900).round(3), geo_lon=rng.normal(16, 0.1, 900).round(3), platform="web")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+
+    init(tmp_path / "rows.csv", folder=tmp_path)
+
+    assert "speed of lat, geo_lon by user over 1d" in load_config(tmp_path).features.history
+    assert not [check for check in examine(load_config(tmp_path)) if check.state == "problem"]
+
+
+def test_the_time_is_of_the_date_that_spans_least() -> None:
+    """Claims of a quarter are of policies of years; phone numbers are no seconds since 1970."""
+    rng = np.random.default_rng(0)
+    claimed = pd.Timestamp("2026-01-01") + pd.to_timedelta(rng.integers(0, 90, 600), unit="D")
+    rows = pd.DataFrame({"began": claimed - pd.to_timedelta(rng.integers(20, 3_000, 600), unit="D"), "loss": claimed})
+    rows["phone"] = [f"+4366{n:08d}" for n in rng.integers(10**7, 10**8, 600)]
+
+    found = proposal_of(rows.astype("str"))
+
+    assert found.role("time") == "loss"
+    assert next(choice.part for choice in found.choices if choice.column == "began") == "datetime"

@@ -557,6 +557,23 @@ def test_place_that_cannot_be_read(tmp_path: Path, files: dict[str, str], path: 
         opened(tmp_path / path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.jsonl", '{"x": {"y": 1}}\n{"x": {"y": 2}}\n'), ("a.json", '[{"x": {"y": 1}}]')]
+)
+def test_a_file_of_json_can_be_saved_as_the_error_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """The code that it names makes a table of nested objects, which is read."""
+    (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError) as error:
+        opened(tmp_path / name)
+
+    subprocess.run([sys.executable, "-c", f"import json, pandas as pd\n{str(error.value).split('`')[1]}"], check=True)
+
+    assert opened(tmp_path / "a.parquet").read()["x.y"].tolist() == [1, 2][: text.count("y")]
+
+
 @pytest.mark.parametrize("first", ["sep=|", '"sep=|"', "\n\nSEP=|\n"])
 def test_line_of_excel_above_the_header_is_none(tmp_path: Path, first: str) -> None:
     """It names the separator, which need not be the likeliest one."""

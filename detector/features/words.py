@@ -96,17 +96,17 @@ def say(feature: Feature, value: float, *, unit: str = "") -> tuple[str, str]:
     >>> say(*Feature.parse("new of device by card_id over 90d"), 1.0)
     ('device', 'not seen with this card_id in 90 days')
     """
-    whose, of, span = " and ".join(feature.by), ", ".join(feature.of), spoken(feature.window)
+    whose, of = " and ".join(feature.by), ", ".join(feature.of)
     days = _plural(feature.window)
     past = f"in the {days.removeprefix('1 ')}"
     ending = f" {_that_ends(feature)}" if feature.delay else " before"
     number = f"{_number(value)} {unit}".strip() if feature.measure in IN_UNIT else _number(value)
     match feature.measure:
         case "ratio":
-            return of, f"{number} times its {span} mean of {whose}"
+            return of, f"{number} times its {_mean(feature)}"
         case "zscore":
             side = "above" if value >= 0 else "below"
-            return of, f"{_number(abs(value))} deviations {side} its {span} mean of {whose}"
+            return of, f"{_number(abs(value))} deviations {side} its {_mean(feature)}"
         case "count":
             return f"events of this {whose}", f"{number} {past}{ending}"
         case "distinct":
@@ -137,9 +137,9 @@ def title(feature: Feature) -> str:
     whose, of = " and ".join(feature.by), ", ".join(feature.of)
     match feature.measure:
         case "ratio":
-            return f"ratio of {of} to its {spoken(feature.window)} mean of {whose}"
+            return f"ratio of {of} to its {_mean(feature)}"
         case "zscore":
-            return f"deviation of {of} from its {spoken(feature.window)} mean of {whose}"
+            return f"deviation of {of} from its {_mean(feature)}"
         case "new":
             return f"whether {of} is new with this {whose}"
     return say(feature, 0.0)[0]
@@ -157,6 +157,16 @@ def title_with_window(feature: Feature) -> str:
         return title(feature)
     ending = f" {_that_ends(feature)}" if feature.delay else ""
     return f"{title(feature)}, {_plural(feature.window)}{ending}"
+
+
+def _mean(feature: Feature) -> str:
+    """The mean that an amount is compared with, and when it ends if that is not just before.
+
+    >>> _mean(*Feature.parse("ratio of due by customer over 45d delay 342d"))
+    '45-day mean of customer that ends 342 days before'
+    """
+    ending = f" that ends {_plural(feature.delay)} before" if feature.delay else ""
+    return f"{spoken(feature.window)} mean of {' and '.join(feature.by)}{ending}"
 
 
 def _that_ends(feature: Feature) -> str:

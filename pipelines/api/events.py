@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 from fastapi.exceptions import RequestValidationError
@@ -36,10 +36,16 @@ class Events(BaseModel):
     dry_run: bool = Field(default=False, description="Whether later events are not to count these.")
 
     @classmethod
-    def read(cls, body: bytes) -> Events:
-        """Those of a body. Raises ``RequestValidationError`` that names what cannot be used."""
+    def read(cls, body: bytes, columns: Container[str] | None = None) -> Events:
+        """Those of a body.
+
+        - ``columns``: Those that are read; lists and objects in others are passed over. All by default.
+
+        Raises ``RequestValidationError`` that names what cannot be used.
+        """
         try:
-            return cls.model_validate(from_json(body))
+            given = from_json(body)
+            return cls.model_validate(given if columns is None else _without_unread(given, columns))
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
         except ValueError as error:
@@ -78,7 +84,7 @@ class ScoreRequest:
             return cls(frame, reasons, dry_run)
         if kind != JSON:
             raise ProblemError(415, f"Content-Type: expected {JSON} or {ARROW}, received {kind or 'none'!r}.")
-        events = Events.read(body)
+        events = Events.read(body, columns.read)
         if (events.event is None) == (events.events is None):
             raise ProblemError(422, "Give one event, or events.", fields={"event": "expected this, or `events`"})
         listed = [events.event] if events.event is not None else events.events or []
@@ -100,6 +106,21 @@ class ScoreRequest:
     def place(self, number: int, name: str = "") -> str:
         """How a field is called in an error."""
         return ".".join(part for part in ("event" if self.one is not None else f"events.{number}", name) if part)
+
+
+def _without_unread(given: Any, columns: Container[str]) -> Any:
+    """What a request gives, without lists and objects in columns that are not read."""
+    if not isinstance(given, dict):
+        return given
+    event, events = given.get("event"), given.get("events")
+    changed: dict[str, Any] = {"event": _plain_event(event, columns)} if isinstance(event, dict) else {}
+    if isinstance(events, list):
+        changed["events"] = [_plain_event(each, columns) if isinstance(each, dict) else each for each in events]
+    return given | changed
+
+
+def _plain_event(event: Mapping[str, Any], columns: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name in columns or not isinstance(value, dict | list)}
 
 
 def _refuse_missing(lacking: Sequence[tuple[str, str, Iterable[str]]], columns: EventColumns) -> None:

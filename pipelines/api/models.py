@@ -25,7 +25,7 @@ from pipelines.store.trail import write_down
 from pipelines.training.registry_commands import pair_of, promote, roll_back
 
 
-class Reason(RequestBody):
+class MoveReason(RequestBody):
     """Why; stored with the move."""
 
     reason: str = Field(min_length=1, max_length=1_000)
@@ -77,12 +77,12 @@ def models_router(context: AppContext) -> APIRouter:
         return JSONResponse(facts, headers=HEADERS)
 
     @router.post("/rollback", dependencies=[moves])
-    def rollback(given: Reason, request: Request) -> JSONResponse:
+    def rollback(given: MoveReason, request: Request) -> JSONResponse:
         """Let the detector serve that served before."""
         return once(context, request, given, lambda: move(context, "", given.reason, caller_of(request).name), as_json)
 
     @router.post("/{name}/promote", dependencies=[moves])
-    def promote_one(name: str, given: Reason, request: Request) -> JSONResponse:
+    def promote_one(name: str, given: MoveReason, request: Request) -> JSONResponse:
         """Let a detector serve, from one moment to the next."""
         return once(
             context, request, given, lambda: move(context, name, given.reason, caller_of(request).name), as_json

@@ -41,6 +41,7 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
     }
 }
 """What OpenAPI says of them."""
+_PLAIN = ("str", "int", "float", "bool")
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -121,10 +122,13 @@ def _fields(errors: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for error in errors:
         place = [str(part) for part in error["loc"] if part != "body"]
+        text = str(error["msg"])
         if error["type"] == "json_invalid":
             place = ["body"]
+        elif place and place[-1] in _PLAIN:  # pydantic says of each kind that a value is not of it
+            place, text = place[:-1], "expected text, a number, true, false or null"
         if len(found) < MOST_FIELDS:
-            found.setdefault(".".join(place) or "body", str(error["msg"]))
+            found.setdefault(".".join(place) or "body", text)
     return found
 
 

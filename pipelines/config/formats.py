@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
@@ -11,7 +11,7 @@ from pydantic import field_validator, model_validator
 from pipelines.config.values import Section, Zone
 
 NAMED_DATES = ("day first", "month first", "seconds", "milliseconds", "microseconds", "nanoseconds")
-_SOME_DAY = datetime(2026, 11, 28, 13, 45, 7)  # noqa: DTZ001 - only to try a form
+_SOME_DAY = datetime(2026, 11, 28, 13, 45, 7, tzinfo=UTC)
 
 
 class FormatSection(Section):

@@ -60,7 +60,7 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.extend(check_counters(config, frame))
         checks.extend(check_likeness(config, frame))
         checks.extend(check_narrow_sensors(config, frame))
-        checks.extend(check_features(config, frame))
+        checks.extend(check_features(config, frame, is_all=len(frame) == total))
         checks.extend(check_labels(config, frame, now=now))
         checks.extend(check_training(config, source, frame))
         checks.extend(check_first_run(config, frame, now=now))

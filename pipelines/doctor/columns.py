@@ -15,7 +15,8 @@ from detector.schema import KINDS, ROLES, Schema, guess_kind
 from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
-from pipelines.doctor.proposal import MANY_REPEATED
+from pipelines.doctor.names import MANY_REPEATED
+from pipelines.doctor.times import THESE_TIMES, moves_on
 from pipelines.progress import counted
 
 MANY_MISSING = 0.5
@@ -54,6 +55,21 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame, *, skips: bool =
     yield from kind_checks(schema, frame, guessed)
     for name in schema.features:
         yield from _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
+    yield from _moving(schema, frame)
+
+
+def _moving(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
+    """A warning of each column that time moves on: no value of the rows to come was learnt."""
+    if schema.time is None:
+        return
+    when = read_dates(frame[schema.time])[0].dropna()
+    for name in (*schema.categorical, *schema.numeric):
+        if moves_on(frame[name], when):
+            found = f"{name!r} moves on with time: {frame[name].nunique():,} values, none of which came again"
+            advice = (
+                "Each value to come will be one that was never learnt. If it is a period or a version, `ignore` it."
+            )
+            yield Check(f"columns.{schema.kind_of(name)}", "warning", found, advice)
 
 
 def _listed(section: ColumnsSection) -> set[str]:
@@ -124,6 +140,9 @@ def _time(name: str, column: pd.Series) -> Check:
     if times.isna().all():
         return Check("columns.time", "problem", f"{name!r} is always missing", "Name another column.")
     found = f"{name!r}: {times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"
+    if not THESE_TIMES[0] <= times.dropna().median().year <= THESE_TIMES[1]:
+        advice = "Years far from ours: is it another column, or written in another form than `source.formats` says?"
+        return Check("columns.time", "problem", found, advice)
     if times.isna().any():
         found += f"; {share_of(times.isna())} missing"
         state: State = "problem" if times.isna().mean() > MANY_LOST else "warning"

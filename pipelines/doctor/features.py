@@ -15,11 +15,15 @@ from pipelines.doctor.formats import unread_check
 from pipelines.features.engine import FeatureEngine, feature_engine_of
 from pipelines.progress import counted, percent
 
+MANY_MISSING = 0.5
 MONEY = ("amount", "currency", "rates", "mixed", "negative", "zero")
 
 
-def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
-    """Every column a feature needs: whether it is there; the rows: how many cannot have features, and why."""
+def check_features(config: Config, frame: pd.DataFrame, *, is_all: bool = False) -> Iterator[Check]:
+    """Every column a feature needs: whether it is there; the rows: how many cannot have features, and why.
+
+    - ``is_all``: whether these are all rows there are; of some of them the past of the others is not known.
+    """
     try:
         engine = feature_engine_of(config, trained=False)
     except SettingError as error:
@@ -44,7 +48,7 @@ def check_features(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
         yield Check("features.amount", "warning", found, nearest(section.amount, present))
     yield from _no_numbers(engine, frame)
     if not lost:
-        yield _measured(engine, frame)
+        yield from _measured(engine, frame, is_all=is_all)
 
 
 def _no_numbers(engine: FeatureEngine, frame: pd.DataFrame) -> Iterator[Check]:
@@ -62,16 +66,33 @@ def _no_numbers(engine: FeatureEngine, frame: pd.DataFrame) -> Iterator[Check]:
                 yield Check("features", "warning", found, "Name a column of numbers behind `of`.")
 
 
-def _measured(engine: FeatureEngine, frame: pd.DataFrame) -> Check:
+def _measured(engine: FeatureEngine, frame: pd.DataFrame, *, is_all: bool) -> Iterator[Check]:
     names = engine.features.names
     try:
-        quarantined = engine.compute(frame).quarantine
+        found = engine.compute(frame)
     except DetectorError as error:
-        return Check("features", "problem", str(error), "Correct that, or leave the feature out.")
+        yield Check("features", "problem", str(error), "Correct that, or leave the feature out.")
+        return
     by = ", ".join(dict.fromkeys(name for feature in engine.features.all for name in feature.by))
-    found = f"{counted(len(names), 'feature')} measured" + (f" by {by}" if by else "")
-    if len(quarantined):
-        reason = quarantined["reason"].value_counts().index[0]
-        found += f"; {percent(len(quarantined) / len(frame), 2)} of the rows cannot have any ({reason})"
-        return Check("features", "warning", found, "These rows will go to the quarantine.")
-    return Check("features", "ok", found)
+    text = f"{counted(len(names), 'feature')} measured" + (f" by {by}" if by else "")
+    if len(found.quarantine):
+        reason = found.quarantine["reason"].value_counts().index[0]
+        text += f"; {percent(len(found.quarantine) / len(frame), 2)} of the rows cannot have any ({reason})"
+        yield Check("features", "warning", text, "These rows will go to the quarantine.")
+    else:
+        yield Check("features", "ok", text)
+    if is_all and len(found.rows):
+        yield from _mostly_without_a_past(engine, found.rows)
+
+
+def _mostly_without_a_past(engine: FeatureEngine, rows: pd.DataFrame) -> Iterator[Check]:
+    """Features of an amount that most rows lack, though they have the amount: their past holds no rows to compare."""
+    for each in engine.features.all:
+        if each.measure not in OF_NUMBER or each.name not in rows:
+            continue
+        known = rows[list(each.of)].notna().all(axis=1) & rows[list(each.by)].notna().all(axis=1)
+        missing = float(rows.loc[known, each.name].isna().mean()) if known.any() else 0.0
+        if missing > MANY_MISSING:
+            by = ", ".join(each.by)
+            text = f"{each.name} is missing in {percent(missing)} of the rows: {by} has too few within the window"
+            yield Check("features", "warning", text, "Look further back: name a longer window behind `over`.")

@@ -35,18 +35,25 @@ _NUMBERS = tuple(
 )
 _DAYS = ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d %Y", "%b %d, %Y", "%Y/%m/%d")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %I.%M.%S.%f %p")
-_WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%a %b %d %H:%M:%S %Y")
+_STAMPS = {14: FormatSection(date="%Y%m%d%H%M%S"), 12: FormatSection(date="%Y%m%d%H%M")}
+"""Dates of digits alone, by how many there are: read leniently, seconds since 1970 would be a time of the year 1767."""
+_LOGS = (
+    *("%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%d/%b/%Y:%H:%M:%S", "%a, %d %b %Y %H:%M:%S %z"),
+    *("%a, %d %b %Y %H:%M:%S GMT", "%d %b %Y %H:%M:%S %z", "%Y%m%dT%H%M%S%z"),
+)
+"""As logs of web servers and headers of mails have them."""
 _DATES = (
     *(FormatSection(date=date) for date in ("day first", "month first")),
     *(FormatSection(date=day + clock) for day in _DAYS for clock in _CLOCKS),
-    *(FormatSection(date=date) for date in _WHOLE),
+    *(FormatSection(date=date) for date in _LOGS),
 )
 _NUMBER_AND_UNIT = (
     r"^[+-]?(?:(?P<before>[$€£¥]|[A-Z]{3} )\s*)?(?P<number>[+-]?[0-9][0-9.,' \u00a0\u202f]*?)"
     r"(?:\s*(?P<behind>[%‰°µΩ€$£¥]\S*|\s[A-Za-zµΩ][^\s+()-]*))?$"
 )
 _ONE_FORM = "Have it written in one form; a value that fits two would be read wrongly."
-_EPOCHS = ((1e11, 1e14, "milliseconds"), (1e14, 1e17, "microseconds"), (1e17, 1e20, "nanoseconds"))
+_EPOCHS = ((1e11, 1e13, "milliseconds"), (1e14, 1e16, "microseconds"), (1e17, 1e19, "nanoseconds"))
+"""Of the years 1973 to 2286; seconds of these are read as they are."""
 
 
 def unread_check(place: str, title: str, column: pd.Series, unread: Flags, wanted: str) -> Check:
@@ -212,10 +219,16 @@ def _text(column: pd.Series) -> pd.Series:
 def _dates(text: pd.Series) -> Sequence[FormatSection]:
     numbers = pd.to_numeric(text, errors="coerce").abs()
     if numbers.notna().mean() > NEARLY_ALL:
-        middle = numbers.median()
-        epochs = [FormatSection(date=unit) for low, high, unit in _EPOCHS if low <= middle < high]
-        return epochs or _DATES[-len(_WHOLE) :]
+        return [form for digits, form in _STAMPS.items() if _are_stamps(text, digits, form)] or [
+            FormatSection(date=unit) for low, high, unit in _EPOCHS if low <= numbers.median() < high
+        ]
     return _DATES
+
+
+def _are_stamps(text: pd.Series, digits: int, form: FormatSection) -> bool:
+    """Whether nearly all are so many digits that are a date, which of numbers that count from 1970 hardly any are."""
+    whole = text[text.str.fullmatch(rf"[0-9]{{{digits}}}")]
+    return bool(len(whole) >= NEARLY_ALL * len(text) and _reads(form, whole))
 
 
 def _are_largest(column: pd.Series, unread: Flags) -> bool:

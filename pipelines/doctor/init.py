@@ -17,10 +17,10 @@ from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
 from pipelines.doctor.choice import Choice
-from pipelines.doctor.column_names import ENTITIES, KEY
+from pipelines.doctor.column_names import KEY, rank_of
 from pipelines.doctor.formats import example
 from pipelines.doctor.proposal import WAIT, Proposal, proposal_of
-from pipelines.doctor.reading_rows import times_of
+from pipelines.doctor.times import times_of
 from pipelines.doctor.unit_line import units_of
 from pipelines.listing import Column, Listing
 from pipelines.progress import counted
@@ -29,6 +29,7 @@ from pipelines.sources.dialect import UndecodableError, find_header
 from pipelines.sources.files import find_files, is_parquet
 
 LOOKED_AT = 20_000
+MOST_FILES = 12
 WINDOWS = "cp1252"
 ENOUGH = 1_200
 """Rows that tell a reading in a thousand apart: nine tenths of them calibrate."""
@@ -36,7 +37,13 @@ MOST_LISTED, MOST_ALIKE = 40, 3
 """Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
 PASTS = (30, 7, 1)
-SHARE_OF_THE_PAST = 4
+SLOW = 7
+"""Rows of an entity that are more days apart are compared and counted over a longer window."""
+LONG_PASTS = (350, 195, 105, 45, 7, 1)
+"""Between months: 90 days hold two monthly bills or three, by the month, and 105 always three."""
+LEAST_IN_A_PAST = 3
+"""So many rows of an entity a long window holds, in the mean."""
+USUAL_SHARE, LEAST_SHARE = 4, 2
 """A window is proposed where the rows reach so many times as far: of its length, the first rows are not learnt from."""
 KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
 
@@ -93,6 +100,10 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
         found = _with_machines(found, frame, files)
+    elif len(files) > 1:
+        frame = _some_of_each(files, how, frame)
+        found = proposal_of(frame)
+        days = found.days
     total = (source.estimate() or len(frame)) * len(files)
     text = written(found, path, name=name_of(file), rows=len(frame), total=total, days=days, how=how)
     try:
@@ -109,7 +120,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
         else:
             target.unlink()
         raise
-    return InitReport(target, len(frame), found, (*_notes(source, how, units), *_waiting(found)))
+    return InitReport(target, len(frame), found, (*found.notes, *_notes(source, how, units), *_waiting(found)))
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,15 @@ def _read(file: Path, encoding: str) -> tuple[Source, pd.DataFrame, Written]:
     how = Written(encoding, 1 if is_parquet(file) else find_header(file, encoding=encoding))
     source = open_source(how.section(file))
     return source, source.read(limit=LOOKED_AT), how
+
+
+def _some_of_each(files: Sequence[Path], how: Written, first: pd.DataFrame) -> pd.DataFrame:
+    """Rows of files from the first to the last: what is so in one, such as its month, need not be so in all."""
+    chosen = [files[place * (len(files) - 1) // (MOST_FILES - 1)] for place in range(MOST_FILES)]
+    chosen = list(dict.fromkeys(chosen))
+    rows = LOOKED_AT // len(chosen)
+    frames = [open_source(how.section(file)).read(limit=rows).reindex(columns=first.columns) for file in chosen]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _listed(choices: Sequence[Choice]) -> Iterator[tuple[str, str, str]]:
@@ -197,7 +217,7 @@ def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) 
 def _names_a_file(choice: Choice, frame: pd.DataFrame, other: pd.DataFrame) -> bool:
     """Whether all rows of a file have one name, and all of another file another one."""
     name = choice.column
-    is_name = choice.part == "ignore" or KEY.search(name) or any(word in name.lower() for word in ENTITIES)
+    is_name = choice.part == "ignore" or KEY.search(name) or rank_of(name) is not None
     if not is_name or name not in other or frame[name].isna().any() or other[name].isna().any():
         return False
     return bool(frame[name].nunique() == other[name].nunique() == 1 and frame[name].iloc[0] != other[name].iloc[0])
@@ -272,13 +292,16 @@ def _names(found: Proposal) -> Iterator[str]:
         yield f"    {_scalar(name)}: {{{', '.join(f'{what}: {_scalar(value)}' for what, value in given.items())}}}"
 
 
-def _past(days: float) -> str:
+def _past(days: float, pace: float) -> str:
     """How far back to look: rows whose past is shorter than the window are not learnt from.
 
-    >>> _past(365), _past(39), _past(8)
-    ('30d', '7d', '1d')
+    >>> _past(365, 2), _past(39, 2), _past(8, 2), _past(1_095, 30), _past(334, 30)
+    ('30d', '7d', '1d', '105d', '105d')
     """
-    return next((f"{past}d" for past in PASTS if past * SHARE_OF_THE_PAST <= days), f"{PASTS[-1]}d")
+    pasts, share = (LONG_PASTS, LEAST_SHARE) if pace > SLOW else (PASTS, USUAL_SHARE)
+    fitting = [past for past in pasts if past * share <= days] or [pasts[-1]]
+    enough = [past for past in fitting if past >= LEAST_IN_A_PAST * pace] if pace > SLOW else []
+    return f"{min(enough, default=fitting[0])}d"
 
 
 def _features(found: Proposal, days: float) -> Iterator[str]:
@@ -286,13 +309,23 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
     if found.kind != "table" or not found.role("time") or not entity:
         return
     yield from ("", _noted("features:", "beside the entity's own past; docs/features.md has more"), "  history:")
-    windows = "1d, 7d" if found.dated else "1h, 1d"
+    past = _past(days, found.pace)
+    counts = ["1d", "7d"] if found.dated else ["1h", "1d"]
+    windows = ", ".join([*counts, past] if found.pace > SLOW and past not in ("1d", "7d") else counts)
     for name in (entity, *found.counted):
         yield f"  - {_scalar(f'count by {_quoted(name)} over {windows}')}"
     for name in found.accounts:
-        yield f"  - {_scalar(f'new of {_quoted(name)} by {_quoted(entity)} over {_past(days)}')}"
+        yield f"  - {_scalar(f'new of {_quoted(name)} by {_quoted(entity)} over {past}')}"
+    if found.place is not None and not found.dated:
+        where = ", ".join(map(_quoted, found.place))
+        yield f"  - {_scalar(f'speed of {where} by {_quoted(entity)} over 1d')}"
     if amount:
-        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {_past(days)}')}"
+        yield f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(entity)} over {past}')}"
+    if amount and found.currency:
+        yield _noted(
+            f"  - {_scalar(f'ratio of {_quoted(amount)} by {_quoted(found.currency)} over {past}')}",
+            "how much it is in its currency",
+        )
     if amount and amount != "amount":
         yield f"  amount: {_scalar(amount)}"
     if amount and found.currency:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -12,24 +12,44 @@ from detector.detectors.series.reasons import duration
 from detector.errors import SchemaError
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.doctor.choice import Choice
-from pipelines.doctor.column_names import ACCOUNT, AMOUNT, CODE, CURRENCY, ENTITIES, KEY, LABEL, PARTIES, SORT, TIME
+from pipelines.doctor.column_names import (
+    ACCOUNT,
+    AMOUNT,
+    CODE,
+    CURRENCY,
+    KEY,
+    LABEL,
+    LATITUDE,
+    LONGITUDE,
+    TIME,
+    rank_of,
+)
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
-from pipelines.doctor.reading_rows import HALF, Sampled, has_fractions, times_of
+from pipelines.doctor.names import (
+    FEW_CODES,
+    HALF,
+    are_long_codes,
+    entity_of,
+    has_fractions,
+    is_nested,
+    key_of,
+    maybe_entities,
+    names_things,
+)
+from pipelines.doctor.reading_rows import Sampled
 from pipelines.doctor.sensor_columns import COUNTS, as_sensor, with_clock, with_counters
 from pipelines.doctor.sensor_rows import NO_STEP, Readings, machine_of, single_readings
+from pipelines.doctor.times import is_clock, moves_on, reach, time_of, times_of
 from pipelines.progress import percent
 
 MOST_ANOMALOUS = 0.3
-FEW_CODES = 50
 FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
-LEAST_REPEATS = 2.0
 HARDLY = 0.01
+MOST_NAMED = 3
 WAIT = 60
 """Readings that a score waits for, as it is proposed."""
-FEW_REPEATED = 0.01
-MANY_REPEATED = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,7 @@ class Proposal:
     - ``choices``: of each column.
     - ``counted``: columns beside the entity that name something whose rows can be counted, such as a terminal.
     - ``days``: how long the rows looked at reach, by their time; 0 without one.
+    - ``pace``: of how many days are the rows of an entity apart, in the mean; 0 without one.
     - ``dated``: whether times are days, without a clock.
     - ``entity_from``: where the entity is read from, if it is not a column.
     - ``apart``: whether each entity is a sensor of its own, so none is like another.
@@ -47,6 +68,7 @@ class Proposal:
     - ``units``: of columns, as a line of the file names them.
     - ``step``: how often readings come.
     - ``sampled``: the steps that readings are put on which come when something changes.
+    - ``notes``: what a person should check that is about no column that was chosen.
     """
 
     kind: str
@@ -54,6 +76,7 @@ class Proposal:
     choices: list[Choice]
     counted: tuple[str, ...] = ()
     days: float = 0.0
+    pace: float = 0.0
     dated: bool = False
     entity_from: str | None = None
     apart: bool = False
@@ -61,6 +84,7 @@ class Proposal:
     units: Mapping[str, str] = field(default_factory=dict)
     step: pd.Timedelta = NO_STEP
     sampled: Sampled | None = None
+    notes: tuple[str, ...] = ()
 
     def named(self, part: str) -> list[Choice]:
         """The columns of a role or a kind."""
@@ -95,6 +119,13 @@ class Proposal:
         return [name for name in self.counted if ACCOUNT.search(name)]
 
     @property
+    def place(self) -> tuple[str, str] | None:
+        """The columns that hold a latitude and a longitude."""
+        numbers = [each.column for each in self.named("numeric")]
+        found = [next((name for name in numbers if axis.search(name)), None) for axis in (LATITUDE, LONGITUDE)]
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+    @property
     def currency(self) -> str | None:
         """The column that probably names the currency of the amounts."""
         return next((each.column for each in self.named("categorical") if CURRENCY.search(each.column)), None)
@@ -125,10 +156,10 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     if label is not None:
         for choice in _afterwards(frame, label.column):
             take(choice)
-    take(time := _time(rest(frame)))
+    take(time := time_of(rest(frame)))
     read = frame.assign(**numbers_in_forms(rest(frame)))
     take(key := key_of(rest(read), frame.duplicated()))
-    machine, found = machine_of(read, time, _entity(rest(read)), taken)
+    machine, found = machine_of(read, time, entity_of(rest(read)), taken)
     if found is not None and (key is None or found.is_clocked or not KEY.search(key.column)):
         if key is not None:
             del taken[key.column]
@@ -136,7 +167,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         take(machine)
     else:
         kind, found = "table", Readings("each row stands for itself")
-        take(_entity(rest(read), few=FEW_THINGS))
+        take(entity_of(rest(read), few=FEW_THINGS))
     for name in map(str, frame.columns):
         if name not in taken:
             take(_feature(name, frame[name], kind))
@@ -147,20 +178,73 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     if time is not None and (log is not None or kind == "sensors"):
         choices = with_counters(choices, read, times_of(frame[time.column], time.form))
         choices = [with_clock(each, frame[time.column]) if each == time else each for each in choices]
-    things = [each.column for each in choices if each.part in ("categorical", "ignore") and _names_things(each, read)]
-    days, dated = (0.0, False) if time is None else _reach(times_of(frame[time.column], time.form))
-    return Proposal(
+    proposal = Proposal(
         kind if log is None else "sensors",
         (log or found).why,
         choices,
-        tuple(things),
-        days=days,
-        dated=dated,
         apart=log is not None,
         machines=next((read[each.column].nunique() for each in choices if each.part == "entity"), 1),
         step=(log or found).step,
         sampled=(log or found).sampled,
     )
+    return _by_time(_without_the_unlearnable(proposal, read, time), read, time)
+
+
+def _without_the_unlearnable(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Proposal:
+    if found.kind == "sensors" or time is None:
+        return found
+    when = times_of(read[time.column], time.form)
+    return replace(found, choices=[_unless_it_moves(each, read, when) for each in found.choices])
+
+
+def _by_time(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Proposal:
+    """The same with what can be counted, how long and how often, and what a person may have to add."""
+    spare = [each for each in found.choices if each.part in ("categorical", "ignore")]
+    things = tuple(each.column for each in spare if names_things(each, read))
+    days, dated = (0.0, False) if time is None else reach(times_of(read[time.column], time.form))
+    entity = found.role("entity")
+    if entity is not None and time is not None:
+        found = replace(found, choices=[_unless_it_is_somebodys(each, things, entity) for each in found.choices])
+    pace = days * read[entity].nunique() / len(read) if entity is not None else 0.0
+    found = replace(found, counted=things, days=days, dated=dated, pace=pace)
+    return replace(found, notes=tuple(_missing_roles(found, read)))
+
+
+def _unless_it_moves(choice: Choice, frame: pd.DataFrame, when: pd.Series) -> Choice:
+    if choice.part not in ("categorical", "numeric") or not moves_on(frame[choice.column], when):
+        return choice
+    why = f"it moves on with time, {frame[choice.column].nunique():,} different so far: those to come are not learnt"
+    return Choice(choice.column, "ignore", why)
+
+
+def _unless_it_is_somebodys(choice: Choice, things: tuple[str, ...], entity: str) -> Choice:
+    """An account or a device belongs to who uses it: which one it is says nothing, and that it is new is a feature."""
+    if choice.part != "categorical" or choice.column not in things or not ACCOUNT.search(choice.column):
+        return choice
+    return Choice(choice.column, "ignore", f"{choice.why}: that one is new of {entity} is a feature below")
+
+
+def _missing_roles(found: Proposal, frame: pd.DataFrame) -> Iterator[str]:
+    """What is missed without a time, or without a column that says who or what a row is about, and what it may be."""
+    if found.kind != "table":
+        return
+    for name in () if found.role("time") else [each.column for each in found.choices if each.part != "numeric"]:
+        if TIME.search(name) and frame[name].nunique() > 1:
+            text = f"columns.time: none was recognised. If {name} says when, such as {example(frame[name])}"
+            yield f"{text}, say how it is written: `source.formats: {{{name}: {{date: ...}}}}`"
+    clocks = [each.column for each in found.named("ignore") if found.dated and is_clock(frame[each.column])]
+    if clocks:
+        text = (
+            f"columns.time: {found.role('time')} has no clock. If {clocks[0]} belongs to it, join both into one column"
+        )
+        yield f"{text}, such as 2026-01-31 14:05; without it nothing is counted by the hour"
+    if found.role("key") is None:
+        yield "columns.key: no column is different in every row; without one, answers and reports teach nothing"
+    if found.role("entity") is None:
+        spare = [each.column for each in found.choices if each.part in ("categorical", "ignore")]
+        if maybe := maybe_entities(frame[spare])[:MOST_NAMED]:
+            text = f"columns.entity: no name of a column says who or what a row is about. If one of {', '.join(maybe)}"
+            yield f"{text} does, name it: alerts are then about it, and features can look back at its past"
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -175,7 +259,8 @@ def _label(frame: pd.DataFrame) -> Choice | None:
         share = float((known == 1).mean()) if len(known) else 0.0
         if not unread.any() and 0 < share <= MOST_ANOMALOUS:
             check = "1 must mean anomalous, and the column must not be filled in by a rule that is to be replaced"
-            return Choice(name, "label", f"its name, and {share_of((known == 1).to_numpy())} of the rows are 1", check)
+            which = "of the rows" if len(known) == len(values) else f"of the {len(known):,} rows that have one"
+            return Choice(name, "label", f"its name, and {share_of((known == 1).to_numpy())} {which} are 1", check)
     return None
 
 
@@ -189,90 +274,6 @@ def _afterwards(frame: pd.DataFrame, label: str) -> Iterator[Choice]:
         kind = guess_kind(frame[name])[0]
         check = "name it in `features.reported`, if it says when the label became known" if kind == "datetime" else ""
         yield Choice(name, "ignore", f"it is filled in where {label} is 1, and hardly anywhere else", check)
-
-
-def _time(frame: pd.DataFrame) -> Choice | None:
-    found: list[tuple[tuple[bool, bool, float], Choice]] = []
-    for name in map(str, frame.columns):
-        column = frame[name]
-        kind, why = guess_kind(column)
-        form, check = None, ""
-        is_number = kind == "numeric"
-        if kind != "datetime":
-            if is_number and not TIME.search(name):
-                continue
-            forms = propose(column, dates=True)
-            if not forms or forms[0][1] < NEARLY_ALL:
-                continue
-            form, why = forms[0][0], f"{percent(forms[0][1])} are dates, written {forms[0][0].describe()}"
-            if len(forms) > 1:
-                check = f"they would fit {forms[1][0].describe()} too, such as {example(column)}"
-        distinct = column.nunique() / max(len(column), 1)
-        score = (bool(TIME.search(name)), not bool(column.isna().any()), distinct)
-        found.append((score, Choice(name, "time", why, check or "it must say when it happened", form)))
-    return max(found, key=lambda each: each[0])[1] if found else None
-
-
-def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
-    """The column that names a row; that some rows are there twice as a whole does not speak against it."""
-    spoilt: dict[str, int] = {}
-    forgiven = int(copies.sum()) if copies.mean() <= MANY_REPEATED else 0
-    for name in map(str, frame.columns):
-        column = frame[name]
-        bad = int((column.isna() | column.duplicated()).sum())
-        may_repeat = KEY.search(name) and not any(word in name.lower() for word in ENTITIES)
-        if bad > (FEW_REPEATED * len(frame) + forgiven if may_repeat else 0):
-            continue
-        if not has_fractions(column) and guess_kind(column)[0] != "datetime":
-            spoilt[name] = bad
-    named = [name for name in spoilt if KEY.search(name)]
-    texts = [name for name in spoilt if guess_kind(frame[name])[0] != "numeric"]
-    codes = [name for name in texts if not _is_prose(frame[name])]
-    running = [name for name in spoilt if is_running_number(frame[name])]
-    candidates = named or codes or running or texts
-    if not candidates or len(frame) < 2:
-        return None
-    name = min(candidates, key=lambda each: spoilt[each])
-    if spoilt[name]:
-        which = f"{spoilt[name]:,} rows repeat it or have none, and would go to the quarantine; it must name a row"
-        return Choice(name, "key", "it is different in nearly every row", which)
-    check = "" if named else "it is different in every row looked at; it must name a row"
-    return Choice(name, "key", "it is different in every row", check)
-
-
-def _is_prose(column: pd.Series) -> bool:
-    """Whether most values are of several words."""
-    return bool(column.dropna().astype("str").str.strip().str.contains(r"\s").mean() > HALF)
-
-
-def _entity(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
-    """The column that names who or what a row is about; of a ``few`` things, which one it is belongs to the row."""
-    found: list[tuple[int, Choice]] = []
-    for name in map(str, frame.columns):
-        column, words = frame[name].dropna(), name.lower()
-        rank = next((place for place, word in enumerate(ENTITIES) if word in words), None)
-        if rank is None or column.empty or has_fractions(column) or SORT.search(name):
-            continue
-        many = column.nunique()
-        repeats = len(column) / many
-        if many > (1 if ENTITIES[rank] in PARTIES else few) and repeats >= LEAST_REPEATS:
-            why = f"{many:,} different, {repeats:,.0f} rows each"
-            found.append((rank, Choice(name, "entity", why, "alerts are about it, and features look back at its past")))
-    return min(found, key=lambda each: each[0])[1] if found else None
-
-
-def _names_things(choice: Choice, frame: pd.DataFrame) -> bool:
-    """Whether a column names many things that come again."""
-    column = frame[choice.column].dropna()
-    known = any(word in choice.column.lower() for word in ENTITIES) and not has_fractions(column)
-    return known and FEW_CODES < column.nunique() <= len(column) / LEAST_REPEATS
-
-
-def _reach(when: pd.Series) -> tuple[float, bool]:
-    """How many days times span, and whether they are days, without a clock."""
-    if when.empty:
-        return 0.0, False
-    return (when.max() - when.min()) / pd.Timedelta(days=1), bool((when == when.dt.normalize()).all())
 
 
 def _feature(name: str, column: pd.Series, rows: str) -> Choice:
@@ -310,12 +311,22 @@ def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
                 form = found[0][0]
                 check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
                 yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
+        if is_clock(column) and distinct > FEW_CODES:
+            check = "`features.calendar: [hour]` learns the hour of `columns.time`"
+            yield Choice(name, "ignore", f"a time of day, {distinct:,} different: one is not like the next", check)
+        if is_nested(column) and distinct > FEW_CODES:
+            check = "write what matters of it into columns of their own"
+            yield Choice(name, "ignore", f"each holds several values, such as {example(column)}", check)
         if distinct > HALF * column.count() and distinct > FEW_CODES:
             yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row that has one has another")
         yield Choice(name, "categorical", f"text, {distinct:,} different")
-    is_name = CODE.search(name) or any(word in name.lower() for word in ENTITIES)
-    if are_padded or (kind == "numeric" and is_name and not has_fractions(column)):
-        reason = f"{'zeros before its digits' if are_padded else 'its name'}, and {distinct:,} different numbers"
+    is_name = CODE.search(name) is not None or rank_of(name) is not None
+    is_long = kind == "numeric" and are_long_codes(column)
+    if are_padded or is_long or (kind == "numeric" and is_name and not has_fractions(column)):
+        sign = (
+            "zeros or a plus before its digits" if are_padded else "as many digits in each" if is_long else "its name"
+        )
+        reason = f"{sign}, and {distinct:,} different numbers"
         if distinct <= max(FEW_CODES, 0.1 * len(column)):
             yield Choice(name, "categorical", reason, "a code, not an amount")
         else:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from detector.cleaning.values import read_dates
-from pipelines.config.formats import FormatSection
 from pipelines.doctor.choice import Choice
-from pipelines.sources.formats import read_form
+from pipelines.doctor.names import HALF
+from pipelines.doctor.times import times_of
 
 REGULAR = 0.7
 """Share of the steps in time that are half to one and a half times the middle one. Of events at random it is .35."""
@@ -23,7 +22,6 @@ LEAST_STEPS = 50
 MOST_NAMES = 0.02
 ONE_OTHER = 0.95
 """Share of the rows of a name that have the same other names, if it says alone whose they are."""
-HALF = 0.5
 SILENCES = 2
 """A gap may be so many times as long as any in the rows looked at before it is one."""
 _STEPS = ("1s", "5s", "10s", "30s", "1min", "5min", "10min", "15min", "30min", "1h")
@@ -55,17 +53,6 @@ class OneReading:
         """Why it is taken for that."""
         often = f"every {self.step.total_seconds():g} s" if self.sampled is None else "at uneven times"
         return f"each row is one reading of one {self.sensor}, {often}"
-
-
-def times_of(column: pd.Series, form: FormatSection | None) -> pd.Series:
-    """The times of a column that is written in a form; without those that cannot be read."""
-    return read_dates(column if form is None else read_form(column.astype("str"), form)[0])[0].dropna()
-
-
-def has_fractions(column: pd.Series) -> bool:
-    """Whether a column holds numbers that are not all whole; of a CSV file they may be text."""
-    numbers = pd.to_numeric(column, errors="coerce").dropna()
-    return bool(len(numbers) and (numbers % 1 != 0).any())
 
 
 def steps_of(when: pd.Series, names: Sequence[pd.Series]) -> pd.Series:

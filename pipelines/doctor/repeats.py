@@ -13,7 +13,7 @@ from detector.errors import DetectorError
 from pipelines.config import Config
 from pipelines.doctor.check import Check
 from pipelines.doctor.formats import share_of
-from pipelines.doctor.proposal import key_of
+from pipelines.doctor.names import key_of
 from pipelines.sources import open_source
 from pipelines.sources.files import find_files
 

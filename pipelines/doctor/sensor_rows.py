@@ -10,26 +10,27 @@ import pandas as pd
 from detector.schema import guess_kind
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import CODE
+from pipelines.doctor.names import HALF, has_fractions
 from pipelines.doctor.reading_rows import (
-    HALF,
     MOST_NAMES,
     OneReading,
     Sampled,
     are_clocked,
     are_regular,
     follow_on,
-    has_fractions,
     one_reading,
     sampled,
     steps_of,
-    times_of,
 )
 from pipelines.doctor.sensor_columns import as_sensor
+from pipelines.doctor.times import times_of
 from pipelines.progress import counted
 
 MOSTLY_NUMBERS = 0.7
 FEW_STATES = 10
 NO_STEP = pd.Timedelta(0)
+LONG_STEP = pd.Timedelta(days=7)
+"""Rows of one name that are so far apart are bills or pay, of which each stands for itself."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def _readings(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: s
     when = times_of(frame[time.column], time.form)
     names = [] if entity is None else [frame[entity.column]]
     steps = steps_of(when, names)
+    if entity is not None and steps.median() >= LONG_STEP:
+        return None
     columns = counted(len(numbers), "column")
     if are_regular(steps) and (are_numbers or are_clocked(steps)):
         middle = steps.median()

@@ -196,6 +196,15 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
+def _how(file: Path, suffix: str) -> str:
+    """How to save a file of JSON as Parquet, with each field of nested objects a column of its own."""
+    if suffix not in (".json", ".jsonl", ".ndjson"):
+        return ""
+    rows = f"open({file.name!r})"
+    rows = f"json.load({rows})" if suffix == ".json" else f"[json.loads(line) for line in {rows}]"
+    return f", with Python: `pd.json_normalize({rows}).to_parquet({file.stem + '.parquet'!r})`"
+
+
 def _data_suffix(file: Path) -> str:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
@@ -238,5 +247,5 @@ def is_parquet(file: Path) -> bool:
     suffix = _data_suffix(file)
     if suffix in (".json", ".jsonl", ".ndjson", ".xml", ".html"):
         kind = suffix[1:].upper()
-        raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two.")
+        raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two{_how(file, suffix)}.")
     return suffix in PARQUET_SUFFIXES

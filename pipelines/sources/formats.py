@@ -32,6 +32,7 @@ _DAY = (
 )
 _EPOCH = r"[+-]?[0-9]+(?:\.[0-9]+)?"
 _ZONE = r".*:[0-9]{2}(?:\.[0-9]+)? ?(?:[AaPp][Mm])?(?:Z| ?[+-][0-9]{2}:?[0-9]{2})"
+_DIGITS_ALONE = "(?:%[YymdHMS])+"
 _REACH = (2, 9_998)
 """The years whose times another zone keeps within those that can be written."""
 _NOTE = re.compile(r" \((?:not|not as) [^()]*\)$")
@@ -207,6 +208,8 @@ def _dates(text: pd.Series, form: str) -> tuple[Flags, pd.Series]:
     elif form.endswith(" first"):
         moments = _by_parts(text, day_first=form.startswith("day"))
     else:
+        if re.fullmatch(_DIGITS_ALONE, form):  # pandas fills up a few: "1785758400" would be of the year 1785
+            text = text.where(text.str.len() == sum(4 if each == "Y" else 2 for each in form[1::2]))
         moments = pd.to_datetime(text, format=form, errors="coerce", utc=True).dt.tz_localize(None)
     found = pd.Series(moments.to_numpy(), index=text.index)
     fits, read = found.notna().to_numpy(), found.dt.strftime(_ISO_TEXT).astype("str")
