@@ -75,15 +75,16 @@ def test_rows_without_numbers_are_spoilt_in_their_categories_alone() -> None:
     assert set(made) == {"shuffled", "many_cells", "few_cells", "rare"}
 
 
-def test_missing_numbers_stay_missing() -> None:
-    """Nothing is invented where there was no value."""
+@pytest.mark.parametrize("missing", [50, 400])
+def test_missing_numbers_stay_missing(missing: int) -> None:
+    """Nothing is invented where there was no value, and nothing printed where there is none at all."""
     normal = rows()
-    normal.numeric[:50, 0] = np.nan
+    normal.numeric[:missing, 0] = np.nan
 
     made = spoil(normal, np.random.default_rng(0))
 
-    assert np.isnan(made["jitter"].numeric[:50, 0]).all()
-    assert np.isnan(made["tails"].numeric[:50, 0]).all()
+    assert np.isnan(made["jitter"].numeric[:missing, 0]).all()
+    assert np.isnan(made["tails"].numeric[:missing, 0]).all()
 
 
 @pytest.mark.parametrize(("agreement", "forest"), [(0.5, 0.02 / 1.12), (0.7, 0.26 / 1.56), (0.9, 0.25)])

@@ -153,8 +153,9 @@ def spoil(rows: Encoded, rng: np.random.Generator) -> dict[str, Encoded]:
     if not n_numeric:
         return made
     with np.errstate(over="ignore", invalid="ignore"):  # a number near the largest there is has no deviation
-        low, middle, high = (np.nan_to_num(part) for part in np.nanpercentile(rows.numeric, [25, 50, 75], axis=0))
-        deviation = np.nan_to_num(np.nanstd(rows.numeric, axis=0), posinf=0.0)
+        known = np.where(np.isnan(rows.numeric).all(axis=0), 0.0, rows.numeric)
+        low, middle, high = (np.nan_to_num(part) for part in np.nanpercentile(known, [25, 50, 75], axis=0))
+        deviation = np.nan_to_num(np.nanstd(known, axis=0), posinf=0.0)
         width = np.nan_to_num(np.where(high > low, high - low, deviation), posinf=0.0)
     noise = JITTER * width * rng.normal(size=rows.numeric.shape)
     chosen = some(FEW_CELLS, n_numeric)
