@@ -337,5 +337,10 @@ def _fewest(found: Iterator[Relation]) -> list[Relation]:
     return kept
 
 
-def _simplest(relation: Relation) -> tuple[int, int, float]:
-    return relation.n_ways, sum(len(f"{factor:.8g}") for factor in relation.factors), relation.broken
+def _simplest(relation: Relation) -> tuple[int, int, float, float]:
+    """First those with the fewest factors, of the fewest digits: 0.19 times the net amount, not 5.26 times the tax.
+
+    Then those that leave least to rounding: twice a whole number, not half of one.
+    """
+    digits = [f"{factor:.8g}".replace(".", "").strip("0") for factor in relation.factors]
+    return relation.n_ways, len("".join(digits)), relation.rounding[0], relation.broken

@@ -35,7 +35,7 @@ class Relation:
     >>> tax = Relation(PRODUCT, "tax", ("net",), (0.19, 0.07), rounding=(0.01, 0.0))
     >>> tax.breaks(np.array([[19.0, 100.0], [7.0, 100.0], [0.0, 100.0], [np.nan, 100.0]])).tolist()
     [False, False, True, False]
-    >>> tax.formula, tax.expected(np.array([[0.0, 100.0]]), "tax").tolist()
+    >>> tax.formula, tax.expected(np.array([[0.0, 100.0]]), "tax").round(2).tolist()
     ('tax = 0.19 or 0.07 × net', [7.0])
     """
 
