@@ -270,6 +270,28 @@ def test_every_run_is_recorded(
     assert (found is None) == bool(error)
 
 
+def test_a_job_that_finds_nothing_to_do_says_so_once(
+    store: Store,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not every minute, but again once it has worked, for another reason, and to whoever asks."""
+    given = context(Site(tmp_path / "site", tiny_bundle, "files to files"), store)
+    nothing, waits = (JobOutcome(outcome="skipped", note=note) for note in ("nothing new", "waits for a file"))
+    done = JobOutcome(note="3 rows")
+
+    with caplog.at_level("INFO", logger="detector.runs"):
+        for found in (nothing, nothing, nothing, waits, waits, done, nothing):
+            monkeypatch.setitem(jobs.JOBS, "score", lambda _, found=found: found)
+            run_job(given, "score", trigger="schedule", instance="me")
+        run_job(given, "score", trigger="request", instance="me")
+
+    said = [record.getMessage().removeprefix("score: ") for record in caplog.records if record.name == "detector.runs"]
+    assert said == ["nothing new", "waits for a file", "3 rows", "nothing new", "nothing new"]
+
+
 def test_run_whose_process_died_is_lost(store: Store) -> None:
     """The next leader says so in its record."""
     with store.write() as session:

@@ -53,7 +53,9 @@ def run_job(
     try:
         found = does(replace(context, run=number))
         outcome = found.outcome
-        log.info("%s: %s", job, found.note or outcome, extra={"job": job, "run": number, "rows": found.rows})
+        is_quiet = outcome == "skipped" and trigger == "schedule" and _was_said(context.store, job, number, found.note)
+        level = logging.DEBUG if is_quiet else logging.INFO
+        log.log(level, "%s: %s", job, found.note or outcome, extra={"job": job, "run": number, "rows": found.rows})
     except StoppedError as stopped:
         outcome, error = "stopped", str(stopped)
         log.info("%s: stopped. %s", job, stopped, extra={"job": job, "run": number})
@@ -86,6 +88,17 @@ def begin(store: Store, job: str, *, trigger: str, instance: str, now: datetime)
         session.add(run)
         session.flush()
         return run.id
+
+
+def _was_said(store: Store, job: str, number: int, note: str) -> bool:
+    """Whether the run before was skipped for the same reason, so that the log need not say so every minute."""
+    before = sa.select(Run.outcome, Run.note).where(Run.job == job, Run.id < number).order_by(Run.id.desc()).limit(1)
+    try:
+        with store.read() as session:
+            found = session.execute(before).first()
+            return found is not None and (found.outcome, found.note) == ("skipped", note[:4_000])
+    except StoreError:
+        return False
 
 
 def end(store: Store, number: int, *, outcome: str, found: JobOutcome | None, error: str = "", now: datetime) -> bool:
