@@ -377,6 +377,31 @@ def test_files_of_the_same_time_are_each_of_a_machine(
     assert [check for check in examine(config) if check.state == "problem"] == []
 
 
+@pytest.mark.parametrize(
+    ("machines", "rows", "models"), [(3, 2_500, "entity"), (3, 1_200, "shared"), (15, 2_500, "shared")]
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["one file", "a file each"])
+def test_machines_with_rows_enough_have_models_of_their_own(
+    machines: int, rows: int, models: str, apart: bool, tmp_path: Path
+) -> None:
+    """Buildings of 18 and of 55 kW are not alike; few rows, or many machines, share a model."""
+    rng = np.random.default_rng(0)
+    when = pd.Timestamp("2026-04-01") + pd.to_timedelta(np.arange(rows), unit="min")
+    each = [
+        pd.DataFrame(
+            {"time": when, "machine": f"m{m}", "flow": rng.normal(5, 1, rows), "heat": rng.normal(40, 2, rows)}
+        )
+        for m in range(machines)
+    ]
+    (tmp_path / "rows").mkdir()
+    for place, frame in enumerate(each if apart else [pd.concat(each).sort_values("time", kind="stable")]):
+        frame.to_csv(tmp_path / "rows" / f"m{place}.csv", index=False)
+
+    init(tmp_path / "rows", folder=tmp_path)
+
+    assert load_config(tmp_path).series.models == models
+
+
 @pytest.mark.parametrize("names", [("P1", "P2"), (7, 8)], ids=["text", "numbers"])
 def test_a_column_that_is_another_in_each_file_names_the_machine(names: tuple[object, object], tmp_path: Path) -> None:
     """Files that come later may hold all machines, or be named otherwise; what is constant is no name."""

@@ -33,6 +33,8 @@ MOST_FILES = 12
 WINDOWS = "cp1252"
 ENOUGH = 1_200
 """Rows that tell a reading in a thousand apart: nine tenths of them calibrate."""
+ENOUGH_OWN, MOST_OWN = 2_000, 10
+"""Rows of a machine from which a model of its own learns enough, and machines whose models are trained in minutes."""
 MOST_LISTED, MOST_ALIKE = 40, 3
 """Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
@@ -207,11 +209,12 @@ def _with_machines(found: Proposal, frame: pd.DataFrame, files: Sequence[Path]) 
         return found
     names = [each for each in found.choices if each.part != "time" and _names_a_file(each, frame, other)]
     if not names:
-        return replace(found, entity_from=FILENAME)
+        return replace(found, entity_from=FILENAME, machines=len(files))
     machine = Choice(
         names[0].column, "entity", f"files of the same time: each has one, as {example(frame[names[0].column])}"
     )
-    return replace(found, choices=[machine if each is names[0] else each for each in found.choices])
+    choices = [machine if each is names[0] else each for each in found.choices]
+    return replace(found, choices=choices, machines=len(files))
 
 
 def _names_a_file(choice: Choice, frame: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -234,7 +237,7 @@ def name_of(file: Path) -> str:
 
 def written(found: Proposal, path: str, *, name: str, rows: int, total: int, days: float, how: Written) -> str:
     """The configuration as text, each line with its reason; the whole source has ``total`` rows, over ``days``."""
-    lines = [*_lines(found, path, name, rows, days, how), "", "policy:", *_policy(found, total)]
+    lines = [*_lines(found, path, name, rows, days, how), *_series(found, total), "", "policy:", *_policy(found, total)]
     return "\n".join([*lines, "", "output:", "  path: scores.parquet"]) + "\n"
 
 
@@ -267,7 +270,6 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
     yield from _names(found)
     yield from _features(found, days)
-    yield from _series(found)
 
 
 def _policy(found: Proposal, total: int) -> Iterator[str]:
@@ -276,7 +278,7 @@ def _policy(found: Proposal, total: int) -> Iterator[str]:
         per = "day" if found.role("time") else "batch"
         yield _noted("  quantile: 0.99", "flag what is rarer than one normal row in a hundred")
         yield _noted(f"  budget: {{rows: 20, per: {per}}}", "and never more than people can look at")
-    elif total >= ENOUGH * (found.machines if found.apart else 1):
+    elif total >= ENOUGH * (found.machines if _has_own_models(found, total) else 1):
         yield _noted("  quantile: 0.999", "flag what is rarer than one normal reading in a thousand")
     else:
         yield _noted("  quantile: 0.99", "one in a hundred: so few rows tell no rarer ones apart; with more, 0.999")
@@ -333,12 +335,20 @@ def _features(found: Proposal, days: float) -> Iterator[str]:
         yield _noted("  mixed: apart", "amounts are compared within each currency only")
 
 
-def _series(found: Proposal) -> Iterator[str]:
+def _has_own_models(found: Proposal, total: int) -> bool:
+    """Whether each machine is learnt by itself: none is like another, or each has rows enough."""
+    return found.apart or (1 < found.machines <= MOST_OWN and total >= ENOUGH_OWN * found.machines)
+
+
+def _series(found: Proposal, total: int) -> Iterator[str]:
     if found.kind != "sensors":
         return
     yield from ("", "series:")
     if found.apart:
         yield _noted("  models: entity", "one model for each sensor, as none is like another")
+    elif _has_own_models(found, total):
+        each = "one for each machine; `shared`: one for all, also for those to come, which must be alike"
+        yield _noted("  models: entity", each)
     elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
     yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
