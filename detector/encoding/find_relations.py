@@ -26,8 +26,10 @@ be related; smaller, and rates of which one is common are missed."""
 LEAST_ROWS = 200
 """Fewer, and what all rows keep may be chance."""
 MOST_FACTORS, LEAST_FACTOR_SHARE = 5, 0.01
+"""Rates of a product, and the share of rows that each has at least. Of more, or rarer, hardly a value is wrong."""
 FIRST_ROWS, TRIED_ROWS, SUMMED_ROWS, LOOKED_AT = 50, 400, 1_000, 5_000
 LEAST_VALUES, LEAST_RATIOS = 20, 30
+"""Of the rows that are tried. Fewer different values, or fewer ratios, come about by chance."""
 MOST_IN_PAIRS, MOST_IN_TRIPLES = 300, 40
 MOST_RELATIONS = 30
 MOST_MISSING = 0.1

@@ -12,9 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.detectors.table.model import TableModel
+from detector.encoding.clocks import from_cycle
 from detector.encoding.relations import LEAST
 from detector.encoding.spans import undamped
-from detector.encoding.table import SPAN, UNSEEN, Encoded, TableEncoder, from_cycle
+from detector.encoding.table import SPAN, UNSEEN, Encoded, TableEncoder
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising
