@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from detector.errors import SettingError
 from detector.members.kernel import Cells, choose_prototypes, nearest_of
-from detector.members.novelty import NEARER, SCALINGS, SCORES, KnownRows
+from detector.members.novelty import NEARER, RESOLVED, SCALINGS, SCORES, KnownRows
 from detector.members.novelty_graph import graph_of
 from detector.onnx.graph import joined
 
@@ -273,3 +273,20 @@ def test_where_no_known_row_carries_the_kernel_and_is_usual_all_are() -> None:
     known = KnownRows.fit(far, far, np.arange(40), contracted=1, rarity=np.append(9.0, np.zeros(39)))
     assert known.usual.all()
     assert np.isfinite(known.differences(far, far)["contraction"]).all()
+
+
+def test_rounding_of_many_inputs_is_more_than_that_of_few() -> None:
+    """A large input beside many small ones that are alike, as of a row with most columns missing: each rounds alike."""
+    allowed = {}
+    for width in (30, 120):
+        rows = np.full((300, width), 0.01680267, dtype=np.float32)
+        rows[:, 0] = np.linspace(0.3, 0.6, 300)
+        known = KnownRows.fit(rows, rows, np.arange(300), contracted=300)
+        row = known.rows["linear"][0] + np.float32(0.5)
+        size = float((row.astype(np.float64) ** 2).sum())
+        lost = 2 * abs(float(np.cumsum(row * row, dtype=np.float32)[-1]) - size)
+
+        allowed[width] = known.rounding
+        assert 0 < 0.5 * np.log1p(lost / (RESOLVED * size)) < known.rounding * min(map(np.min, known.scale.values()))
+
+    assert allowed[120] > 2 * allowed[30]

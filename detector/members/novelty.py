@@ -36,7 +36,8 @@ LEAST = 1e-6
 NEGLIGIBLE = 1e-3
 """Distances below this share of the median are as good as none."""
 RESOLVED = 1.5e-5
-"""So are squared distances below this share of a row's own squared length: float32 rounds them by 2 % of that."""
+"""So are squared distances below this share of a row's own squared length: float32 rounds by a tenth of that and more,
+see ``KnownRows.rounding``."""
 NORMAL_QUARTILES = 1.349
 ALIKE = 2 * np.exp(-1) - SMOOTHING
 """Of one known row, so often is seen what tells one nat."""
@@ -260,6 +261,17 @@ class KnownRows:
 
     def _mean(self, name: str, squared: Rows, *, rows: Rows | None = None, cell: Places | None = None) -> Rows:
         return self.cells[name].mean(squared[:, : self.contracted], self.bandwidth[name], rows=rows, cell=cell)
+
+    @property
+    def rounding(self) -> float:
+        """By how much a score may differ where the same products are added up in another order, in deviations.
+
+        A short distance is a difference of two sums of products, each as large as the row's squared length, and each
+        of as many additions as there are inputs may round to the same side.
+        """
+        lost = self.rows[LINEAR].shape[1] * np.finfo(np.float32).eps / RESOLVED
+        narrowest = min(float(scale.min()) for scale in self.scale.values())
+        return float(0.5 * np.log1p(lost) / narrowest)
 
     @property
     def sizes(self) -> dict[str, Rows]:

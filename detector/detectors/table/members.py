@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 TYPICAL, HIGH = 0.5, 0.9
 ALIKE = 0.05
-ROUNDING = {f"parity_{name}": 0.02 for name in SCORES}
-"""In deviations: short distances are differences of large products, and float32 rounds these."""
 
 
 @dataclass
@@ -244,6 +242,7 @@ def _parity(
     held_out = taken(prepared.views, prepared.probe)
     found = joined(fitted.parts).run(prepared.encoded.take(prepared.probe).inputs())
     pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    most: dict[str, float] = {}
     earlier: dict[str, float] = {}
     if fitted.network is not None and networks is None:
         pairs["parity_autoencoder"] = fitted.network.probe_error, found["error"]
@@ -255,7 +254,8 @@ def _parity(
     if fitted.known is not None:
         known = scores_of(fitted.known, held_out)
         pairs |= {f"parity_{name}": (known[name], found[name][:, 0]) for name in known if name in found}
+        most = {f"parity_{name}": fitted.known.rounding for name in SCORES}
     return earlier | {
-        name: largest_difference({name: wanted}, {name: given}, most=ROUNDING.get(name))
+        name: largest_difference({name: wanted}, {name: given}, most=most.get(name))
         for name, (wanted, given) in pairs.items()
     }
