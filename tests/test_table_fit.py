@@ -13,7 +13,7 @@ from detector.decide.calibrate import Calibrator
 from detector.detectors.table import calibration, prepared
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.fit import assemble
-from detector.detectors.table.members import fit_members
+from detector.detectors.table.members import as_held_out, fit_members, has_learnt_likes
 from detector.detectors.table.prepared import Prepared
 from detector.detectors.table.recipe import MEMBERS, Recipe
 from detector.detectors.table.scorer import TabularScorer
@@ -357,3 +357,43 @@ def test_usual_attributions_are_the_level_reasons_count_from(assembled: TabularS
     assert all(level.shape == (2,) and np.isfinite(level).all() for level in assembled.usual.values())
     assert isinstance(assembled.calibrator, Calibrator)
     assert isinstance(assembled.known, KnownRows)
+
+
+def test_rows_a_network_learnt_score_as_rows_kept_back() -> None:
+    """However few they are: by chance alone they do not differ, and a tail that is too short makes false alarms."""
+    score = np.concatenate([np.linspace(0.0, 1.0, 60), np.linspace(0.1, 1.3, 15)])
+    trained = np.arange(75) < 60
+
+    moved = as_held_out(score, trained, ~trained)
+
+    assert np.array_equal(moved[~trained], score[~trained])
+    assert np.quantile(moved[trained], [0.5, 0.9]) == pytest.approx(np.quantile(score[~trained], [0.5, 0.9]))
+
+
+def test_rows_that_a_network_knows_by_others_keep_their_scores() -> None:
+    """They would score as low without themselves, and say nothing of how high the others would."""
+    score = np.concatenate([np.linspace(0.0, 1.0, 60), np.linspace(0.1, 1.3, 15), np.full(40, -2.0)])
+    trained = np.arange(115) % 4 > 0
+    known = np.arange(115) >= 75
+
+    moved = as_held_out(score, trained, ~trained, known)
+
+    assert np.array_equal(moved[known], score[known])
+    assert np.array_equal(moved[~known], as_held_out(score[~known], trained[~known], ~trained[~known]))
+
+
+def test_scores_that_are_nearly_all_alike_are_not_stretched_without_bound() -> None:
+    score = np.concatenate([np.full(30, 0.5), np.linspace(0.5, 0.501, 30), [0.9], np.linspace(0.0, 3.0, 20)])
+    trained = np.arange(81) < 61
+
+    assert as_held_out(score, trained, ~trained)[60] < 5.0
+
+
+def test_where_few_rows_can_be_compared_scores_stay() -> None:
+    score, trained = np.linspace(0.0, 1.0, 30), np.arange(30) < 21
+    assert as_held_out(score, trained, ~trained) is score
+
+
+def test_likes_of_a_row_are_other_rows_that_were_learnt() -> None:
+    marks = np.array([1, 1, 2, 3, 3], dtype=np.uint64)
+    assert has_learnt_likes(marks, np.array([0, 1, 2, 3])).tolist() == [True, True, False, False, True]
