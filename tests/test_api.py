@@ -715,6 +715,16 @@ def test_description_calls_no_two_things_alike(service: Served) -> None:
     assert sorted(titles) == sorted(schemas)
 
 
+def test_operations_have_names_that_a_client_can_be_made_of(service: Served) -> None:
+    """A generated client's methods are called by them: ``get_alert``, not ``show_alerts__alert__get``."""
+    paths = service.ask("GET", "/v1/openapi.json").json()["paths"]
+    names = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+
+    assert {"score", "list_alerts", "get_alert", "answer_alert", "promote_model"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)*(?<!_get)(?<!_post)", name) for name in names)
+
+
 def test_housekeeping_forgets_old_answers(service: Served) -> None:
     """After two days a request under the same name is another one."""
     service.ask("POST", "/v1/jobs/score/pause", json={}, headers={"Idempotency-Key": "p"})

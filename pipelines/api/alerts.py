@@ -85,7 +85,7 @@ def _add_reads(router: APIRouter, context: AppContext) -> None:
         return JSONResponse(found | {"next": None if following is None else following.after}, headers=HEADERS)
 
     @router.get("/{alert}")
-    def show(alert: str) -> JSONResponse:
+    def get_alert(alert: str) -> JSONResponse:
         """All about one alert."""
         with store.read() as session:
             line = queue.line_of(session, alert, config=config, now=context.clock())
@@ -93,7 +93,7 @@ def _add_reads(router: APIRouter, context: AppContext) -> None:
             return JSONResponse(detail_of(line, beside), headers=HEADERS)
 
     @router.get("/{alert}/rows")
-    def rows(alert: str, limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
+    def list_alert_rows(alert: str, limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
         """Its rows, as the source has them, with their scores; masked where alerts are."""
         with store.read() as session:
             found = queue.line_of(session, alert, config=config, now=context.clock()).alert
@@ -116,7 +116,7 @@ def _add_writes(router: APIRouter, context: AppContext) -> None:
         return in_one_transaction(context, request, given, within)
 
     @router.post("/{alert}/verdict", dependencies=[Depends(needs("review"))])
-    def answer(alert: str, given: Verdict, request: Request) -> JSONResponse:
+    def answer_alert(alert: str, given: Verdict, request: Request) -> JSONResponse:
         """Say what it was. An earlier verdict stays known; the last one counts."""
 
         def act(session: Session, found: Any, who: str) -> None:
@@ -126,7 +126,7 @@ def _add_writes(router: APIRouter, context: AppContext) -> None:
         return write(request, alert, given, act)
 
     @router.post("/{alert}/snooze", dependencies=[Depends(needs("review"))])
-    def snooze(alert: str, given: Snooze, request: Request) -> JSONResponse:
+    def snooze_alert(alert: str, given: Snooze, request: Request) -> JSONResponse:
         """Keep this pattern of this entity quiet for some hours."""
 
         def act(session: Session, found: Any, who: str) -> None:
@@ -135,7 +135,7 @@ def _add_writes(router: APIRouter, context: AppContext) -> None:
         return write(request, alert, given, act)
 
     @router.post("/{alert}/assignee", dependencies=[Depends(needs("review"))])
-    def assign(alert: str, given: Assignee, request: Request) -> JSONResponse:
+    def assign_alert(alert: str, given: Assignee, request: Request) -> JSONResponse:
         """Say who looks after it."""
 
         def act(session: Session, found: Any, who: str) -> None:
@@ -144,7 +144,7 @@ def _add_writes(router: APIRouter, context: AppContext) -> None:
         return write(request, alert, given, act)
 
     @router.post("/{alert}/comments", dependencies=[Depends(needs("review"))])
-    def comment(alert: str, given: Comment, request: Request) -> JSONResponse:
+    def comment_alert(alert: str, given: Comment, request: Request) -> JSONResponse:
         """Write something beside it."""
 
         def act(session: Session, found: Any, who: str) -> None:

@@ -48,6 +48,7 @@ def unguarded(context: AppContext) -> FastAPI:
         openapi_url=None,
         servers=[{"url": PATH}],
         responses=DESCRIBED,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call the operation
     )
     answer_problems(app)
     looks = (entities_router, what_if_router, health_router)

@@ -26,7 +26,7 @@ def audit_router(context: AppContext) -> APIRouter:
     router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[Depends(needs("admin"))])
 
     @router.get("")
-    def page(
+    def list_audit(
         since: Since = None,
         until: Until = None,
         actor: Actor = "",
@@ -39,7 +39,7 @@ def audit_router(context: AppContext) -> APIRouter:
         return JSONResponse(page_of(context, wanted), headers=HEADERS)
 
     @router.get("/export", response_class=StreamingResponse, responses={200: {"content": {each: {} for each in KINDS}}})
-    def export(
+    def export_audit(
         form: Annotated[str, Query(alias="format", description="csv or jsonl.")] = "jsonl",
         since: Since = None,
         until: Until = None,

@@ -19,7 +19,7 @@ def configuration_router(context: AppContext) -> APIRouter:
     router = APIRouter(prefix="/configuration", tags=["configuration"])
 
     @router.post("/reload", dependencies=[Depends(needs("admin"))])
-    def reload(given: Why, request: Request) -> JSONResponse:
+    def reload_configuration(given: Why, request: Request) -> JSONResponse:
         """Have the file of the configuration read, changed or not; 409 says why it cannot be taken over."""
         who = caller_of(request).name
         return once(context, request, given, lambda: reloaded(context, who=who, reason=given.reason), as_json)

@@ -26,7 +26,7 @@ def entities_router(context: AppContext) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.get("/entities/{entity:path}", dependencies=[Depends(needs("view"))])
-    def entity(entity: str, days: Annotated[float, Query(gt=0, le=3_650)] = 90.0) -> JSONResponse:
+    def get_entity(entity: str, days: Annotated[float, Query(gt=0, le=3_650)] = 90.0) -> JSONResponse:
         """What was said of an entity in the last days: its rows, the latest first, and its alerts."""
         return JSONResponse(entity_of(context, entity, days=days), headers=HEADERS)
 

@@ -20,7 +20,7 @@ def health_router(context: AppContext) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.get("/health")
-    def health() -> JSONResponse:
+    def get_health() -> JSONResponse:
         """How the service is: whether it could score, how far it is behind, its jobs."""
         return JSONResponse(health_of(context), headers=HEADERS)
 

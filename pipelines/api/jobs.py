@@ -41,14 +41,14 @@ def jobs_router(context: AppContext) -> APIRouter:
         return JSONResponse({"jobs": jobs_of(context)}, headers=HEADERS)
 
     @router.get("/runs", dependencies=[reads])
-    def runs(job: str = "", limit: Annotated[int, Query(ge=1, le=500)] = 20) -> JSONResponse:
+    def list_job_runs(job: str = "", limit: Annotated[int, Query(ge=1, le=500)] = 20) -> JSONResponse:
         """The last runs, the latest first."""
         with store.read() as session:
             found = [run_of(run) for run in last_runs(session, job=job, most=limit)]
         return JSONResponse({"runs": found}, headers=HEADERS)
 
     @router.get("/requests/{number}", dependencies=[reads])
-    def asked(number: Number) -> JSONResponse:
+    def get_job_request(number: Number) -> JSONResponse:
         """What became of a run that was asked for."""
         with store.read() as session:
             found = session.get(Asked, number)
@@ -68,17 +68,17 @@ def jobs_router(context: AppContext) -> APIRouter:
         return in_one_transaction(context, request, given, within)
 
     @router.post("/{job}/run", dependencies=[steers])
-    def run(job: str, given: Why, request: Request) -> JSONResponse:
+    def run_job(job: str, given: Why, request: Request) -> JSONResponse:
         """Have a job run now, by the instance that leads; `requests/{number}` says what became of it."""
         return take(job, "run", given, request)
 
     @router.post("/{job}/pause", dependencies=[steers])
-    def pause(job: str, given: Why, request: Request) -> JSONResponse:
+    def pause_job(job: str, given: Why, request: Request) -> JSONResponse:
         """Leave a job out until it is resumed."""
         return take(job, "pause", given, request)
 
     @router.post("/{job}/resume", dependencies=[steers])
-    def resume(job: str, given: Why, request: Request) -> JSONResponse:
+    def resume_job(job: str, given: Why, request: Request) -> JSONResponse:
         """Run a job on schedule again."""
         return take(job, "resume", given, request)
 

@@ -49,7 +49,7 @@ def models_router(context: AppContext) -> APIRouter:
         return JSONResponse(models_of(context), headers=HEADERS)
 
     @router.post("/compare", dependencies=[moves], status_code=202)
-    def compare(given: Pair, request: Request) -> JSONResponse:
+    def compare_models(given: Pair, request: Request) -> JSONResponse:
         """Have two detectors compared on recent rows that neither learnt from; `compare/{number}` says how they do."""
         first, second = pair_of(config, given.first, given.second)
         who = caller_of(request).name
@@ -64,7 +64,7 @@ def models_router(context: AppContext) -> APIRouter:
         return answer
 
     @router.get("/compare/{number}", dependencies=[moves])
-    def compared(number: Number) -> JSONResponse:
+    def get_comparison(number: Number) -> JSONResponse:
         """What became of a comparison that was asked for: waiting, running or ended, and the figures."""
         with context.store.read() as session:
             found = session.get(Asked, number)
@@ -77,12 +77,12 @@ def models_router(context: AppContext) -> APIRouter:
         return JSONResponse(facts, headers=HEADERS)
 
     @router.post("/rollback", dependencies=[moves])
-    def rollback(given: MoveReason, request: Request) -> JSONResponse:
+    def roll_back_model(given: MoveReason, request: Request) -> JSONResponse:
         """Let the detector serve that served before."""
         return once(context, request, given, lambda: move(context, "", given.reason, caller_of(request).name), as_json)
 
     @router.post("/{name}/promote", dependencies=[moves])
-    def promote_one(name: str, given: MoveReason, request: Request) -> JSONResponse:
+    def promote_model(name: str, given: MoveReason, request: Request) -> JSONResponse:
         """Let a detector serve, from one moment to the next."""
         return once(
             context, request, given, lambda: move(context, name, given.reason, caller_of(request).name), as_json

@@ -88,24 +88,24 @@ def rules_router(context: AppContext) -> APIRouter:
         return JSONResponse({"rules": [line.to_dict() for line in lines_of(context)]}, headers=HEADERS)
 
     @router.get("/names", dependencies=[reads])
-    def names() -> JSONResponse:
+    def list_names_for_rules() -> JSONResponse:
         """What conditions may name: columns with their kinds, and lists."""
         found = names_of(context)
         return JSONResponse({"columns": dict(found.columns), "lists": list(found.lists)}, headers=HEADERS)
 
     @router.get("/history", dependencies=[reads])
-    def changes_of(rule: str = "", limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
+    def list_rule_changes(rule: str = "", limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> JSONResponse:
         """Who changed what, the latest first."""
         return JSONResponse({"changes": history_of(context, rule, most=limit)}, headers=HEADERS)
 
     @router.post("/try", dependencies=[tries])
-    def try_one(given: RuleToTry) -> JSONResponse:
+    def try_given_rule(given: RuleToTry) -> JSONResponse:
         """What a rule would have done on rows of the source; nothing is changed."""
         found = trial_of(context, given.section("tried", "shadow"), days=given.days)
         return JSONResponse(as_plain(found.to_json()), headers=HEADERS)
 
     @router.put("/{name}", dependencies=[changes])
-    def put(name: RuleName, given: RuleToKeep, request: Request) -> JSONResponse:
+    def keep_rule(name: RuleName, given: RuleToKeep, request: Request) -> JSONResponse:
         """Keep a rule, in the place of the one of that name; one of the file stays as it is."""
         who, section = caller_of(request).name, given.section(name, given.state)
         check(context, section)
@@ -117,7 +117,7 @@ def rules_router(context: AppContext) -> APIRouter:
         return in_one_transaction(context, request, given, within)
 
     @router.post("/{name}/state", dependencies=[changes])
-    def put_state(name: RuleName, given: State, request: Request) -> JSONResponse:
+    def set_rule_state(name: RuleName, given: State, request: Request) -> JSONResponse:
         """Put a rule into another state."""
         who = caller_of(request).name
 
@@ -128,7 +128,7 @@ def rules_router(context: AppContext) -> APIRouter:
         return in_one_transaction(context, request, given, within)
 
     @router.delete("/{name}", dependencies=[changes])
-    def remove(name: RuleName, request: Request) -> JSONResponse:
+    def delete_rule(name: RuleName, request: Request) -> JSONResponse:
         """Take a rule away that is not one of the file; its history stays."""
         who = caller_of(request).name
 

@@ -37,7 +37,7 @@ def what_if_router(context: AppContext) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.post("/what-if", dependencies=[Depends(needs("view"))])
-    def what_if_it_were(given: Policy) -> JSONResponse:
+    def ask_what_if(given: Policy) -> JSONResponse:
         """What another policy would have flagged in the last days, beside today's; nothing is changed."""
         changes = given.model_dump(exclude_unset=True, exclude={"days"})
         today, other = policies_of(context, changes, days=given.days)
