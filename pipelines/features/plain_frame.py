@@ -6,12 +6,14 @@ import math
 from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from detector.cleaning.values import TEXT
+from detector.cleaning.text import TEXT, listed
 
 
 def framed(rows: Iterable[Mapping[str, Any]], columns: Container[str] | None = None) -> pd.DataFrame:
@@ -38,9 +40,23 @@ def plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, pd.Timestamp) else value
 
 
-def _typed(values: list[Any]) -> list[Any] | pd.Series:
+def plain_list(column: pd.Series) -> list[Any]:
+    """The values of a column as JSON can hold them.
+
+    >>> plain_list(pd.Series(["a", None], dtype="str")), plain_list(pd.Series([1.5, float("inf")]))
+    (['a', None], [1.5, None])
+    """
+    if isinstance(column.dtype, pd.StringDtype):
+        return listed(column)
+    return [plain(value) for value in column.tolist()]
+
+
+def _typed(values: list[Any]) -> Any:
     """Values for a column; beside a missing one a large number would be rounded, so these stay as they are."""
-    if isinstance(values[0], str):
-        with suppress(pa.ArrowException, UnicodeError):  # if not all are text
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return np.array(values)
+    if str in kinds and kinds <= {str, NoneType}:
+        with suppress(UnicodeError):  # of half a character
             return pd.Series(TEXT.__from_arrow__(pa.array(values, pa.large_string())), copy=False)
-    return pd.Series(values, dtype=object) if None in values else values
+    return pd.Series(values, dtype=object) if NoneType in kinds else values
