@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
 from types import NoneType
@@ -16,17 +16,19 @@ import pyarrow as pa
 from detector.cleaning.text import TEXT, listed
 
 
-def framed(rows: Iterable[Mapping[str, Any]], columns: Container[str] | None = None) -> pd.DataFrame:
+def framed(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] | None = None) -> pd.DataFrame:
     """Rows of plain values as a frame that changes none of them, with these columns or all.
 
     >>> framed([{"n": 1, "x": 2}, {"n": None, "x": 3}]).dtypes.astype(str).to_dict()
     {'n': 'object', 'x': 'int64'}
     """
-    listed = list(rows)
-    names = dict.fromkeys(chain.from_iterable(listed))
-    wanted = names if columns is None else [name for name in names if name in columns]
-    found = {name: _typed([row.get(name) for row in listed]) for name in wanted}
-    return pd.DataFrame(found, index=range(len(listed)))
+    every = list(rows)
+    if columns is None:
+        names = list(dict.fromkeys(chain.from_iterable(every)))
+    else:
+        names = [name for name in sorted(columns) if any(name in row for row in every)]
+    found = {name: _typed([row.get(name) for row in every]) for name in names}
+    return pd.DataFrame(found, index=range(len(every)), copy=False)
 
 
 def plain(value: Any) -> Any:
