@@ -327,7 +327,7 @@ def test_clean_never_loses_a_row(rows: list[dict[str, Any]], drop: bool) -> None
 
 def test_reasons_come_with_the_most_frequent_first() -> None:
     """A report starts with what is worth repairing."""
-    counted = Cleaned(pd.DataFrame(), pd.DataFrame(), {"a: infinite": 1, "b: not a date": 5}).reasons()
+    counted = Cleaned(pd.DataFrame(), pd.DataFrame(), counts={"a: infinite": 1, "b: not a date": 5}).reasons()
 
     assert list(counted) == ["b: not a date", "a: infinite"]
 

@@ -44,6 +44,24 @@ def test_history_agrees_with_batch_to_the_last_bit(rows, data, tmp_path):
 
 
 @settings(max_examples=20, **QUIET)
+@given(rows=payments(), data=st.data())
+def test_looking_ahead_leaves_the_past_as_it_is(rows, data):
+    """Features that are only asked for are those of ``push``, and the past can be asked again."""
+    features = feature_set()
+    rows = rows.sort_values(["time", "id"], ignore_index=True)
+    first = data.draw(st.integers(0, len(rows)))
+    history = History(features)
+    history.learn(rows[:first])
+    before = pickle.dumps(history)
+
+    found = [history.measure(rows[first:], moves=False) for _ in range(2)]
+
+    assert pickle.dumps(history) == before
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], history.push(rows[first:])[list(features.names)].to_numpy().T)
+
+
+@settings(max_examples=20, **QUIET)
 @given(payments(), st.data())
 def test_merged_histories_know_what_one_knows(rows, data):
     """Pasts learnt apart, of any rows, join into the past of all."""

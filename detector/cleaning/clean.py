@@ -7,8 +7,9 @@ row without its key or its time goes to quarantine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 from detector.arrays import Flags, Places
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.reader import ColumnReader
-from detector.cleaning.values import are_longer, hold
+from detector.cleaning.text import are_longer, hold
 from detector.errors import DataError
 from detector.schema import Schema
 
@@ -30,13 +31,21 @@ class Cleaned:
     """A table in two parts: rows that can be scored, and rows that cannot.
 
     - ``rows``: the role columns and the features, typed; the index is the row's position in the table.
-    - ``quarantine``: ``row`` (the position), ``reason``, then the columns as they came.
+    - ``unusable``: the other rows, as they came.
+    - ``why``: the reason of each of these.
     - ``counts``: how many rows each kind of fault sent to quarantine.
     """
 
     rows: pd.DataFrame
-    quarantine: pd.DataFrame
-    counts: dict[str, int] = field(default_factory=dict)
+    unusable: pd.DataFrame
+    why: Sequence[str] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def quarantine(self) -> pd.DataFrame:
+        """The rows that cannot be scored: ``row`` (the position), ``reason``, then the columns as they came."""
+        positions = self.unusable.index.to_numpy(dtype=np.int64)
+        return quarantine(self.unusable, self.why, positions=positions).reset_index(drop=True)
 
     def reasons(self) -> dict[str, int]:
         """How often each kind of fault occurred, the most frequent first.
@@ -134,8 +143,8 @@ def clean(
     if schema.key is not None and drop_duplicates:
         _refuse_repeated(rows[schema.key], faults)
     if not faults.bad.any():
-        return Cleaned(rows, faults.quarantine())
-    return Cleaned(rows[~faults.bad], faults.quarantine(), dict(faults.counts))
+        return Cleaned(rows, frame.iloc[:0])
+    return Cleaned(rows[~faults.bad], frame[faults.bad], faults.why(), dict(faults.counts))
 
 
 class _Faults:
@@ -160,11 +169,9 @@ class _Faults:
         for position, saying in zip(positions.tolist(), sayings, strict=True):
             self._reasons.setdefault(position, []).append(f"{column}: {saying}")
 
-    def quarantine(self) -> pd.DataFrame:
-        """The bad rows as they came, after their position and the reasons."""
-        reasons = ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
-        rows = self.frame[self.bad] if reasons else self.frame.iloc[:0]
-        return quarantine(rows, reasons, positions=rows.index.to_numpy(dtype=np.int64)).reset_index(drop=True)
+    def why(self) -> list[str]:
+        """The reasons of each bad row, in their order."""
+        return ["; ".join(self._reasons[position]) for position in np.flatnonzero(self.bad).tolist()]
 
 
 def _typed(reader: ColumnReader, schema: Schema, faults: _Faults, *, labelled: bool) -> dict[str, pd.Series]:
@@ -212,10 +219,10 @@ def _refuse_unusable(names: pd.Series, faults: _Faults) -> None:
 
 def _refuse_repeated(key: pd.Series, faults: _Faults) -> None:
     good = np.flatnonzero(~faults.bad)
-    names = key.iloc[good]
-    repeated = names.duplicated().to_numpy()
-    if not repeated.any():
+    names = key if len(good) == len(key) else key.iloc[good]
+    if names.is_unique:
         return
+    repeated = names.duplicated().to_numpy()
     codes = pd.factorize(names)[0]
     first = names.index.to_numpy()[~repeated][codes[repeated]]
     pairs = zip(names[repeated], first, strict=True)

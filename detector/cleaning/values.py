@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from pandas.api import types
 
 from detector.arrays import Flags
+from detector.cleaning.text import TEXT, as_arrow, trimmed
 from detector.errors import SchemaError
 from detector.schema import MISSING
 
@@ -47,7 +47,6 @@ NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?"
 """A date with its time as it can be read without a second look."""
 YEAR_1 = np.datetime64("0001-01-01", "us")
-TEXT = pd.StringDtype(na_value=np.nan)
 
 
 def read_numbers(column: pd.Series) -> Reading:
@@ -136,7 +135,7 @@ def _moments(column: pd.Series) -> pd.Series | None:
     """Text that is ISO 8601 throughout, or missing, all with a zone or all without; None if it takes another look."""
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         with suppress(pa.ArrowInvalid):
-            found = np.asarray(_arrow(column).cast(kind), dtype="datetime64[us]")
+            found = np.asarray(as_arrow(column).cast(kind), dtype="datetime64[us]")
             return None if (found < YEAR_1).any() else pd.Series(found, index=column.index, copy=False)
     return None
 
@@ -164,6 +163,8 @@ def read_categories(column: pd.Series) -> pd.Series:
     >>> read_categories(pd.Series([1.0, 2.5])).tolist()
     ['1', '2.5']
     """
+    if column.dtype == TEXT:
+        return trimmed(column)
     column = _plain(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
         return _by_category(column, lambda known: (read_categories(known), np.zeros(len(known), dtype=bool)))[0]
@@ -171,7 +172,7 @@ def read_categories(column: pd.Series) -> pd.Series:
         codes, values = pd.factorize(column)
         known = pd.Series([_text_of(value) for value in values], dtype="str")
         return pd.Series(known.array.take(codes, allow_fill=True), index=column.index, copy=False)
-    return _filled(_text(column))
+    return trimmed(_text(column))
 
 
 def read_names(column: pd.Series) -> pd.Series:
@@ -182,6 +183,8 @@ def read_names(column: pd.Series) -> pd.Series:
     >>> read_names(pd.Series([17.0, None])).tolist()
     [17, <NA>]
     """
+    if column.dtype == TEXT:
+        return trimmed(column)
     column = _plain(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
         return read_categories(column)
@@ -190,7 +193,7 @@ def read_names(column: pd.Series) -> pd.Series:
         if ((np.abs(known) < 2.0**63) & (np.trunc(known) == known)).all():
             return column.astype("int64" if len(known) == len(column) else "Int64")
     if column.dtype == object or types.is_string_dtype(column):
-        return _filled(_text(column))
+        return trimmed(_text(column))
     return column
 
 
@@ -214,13 +217,6 @@ def _without_booleans(column: pd.Series) -> pd.Series:
         return column
     values = [int(value) if isinstance(value, (bool, np.bool_)) else value for value in column]
     return pd.Series(values, index=column.index, name=column.name, dtype=object)
-
-
-def _filled(text: pd.Series) -> pd.Series:
-    """Text without space around it; empty text is missing."""
-    values = pc.utf8_trim_whitespace(_arrow(text))
-    values = pc.if_else(pc.equal(values, ""), None, values)
-    return pd.Series(TEXT.__from_arrow__(values), index=text.index, name=text.name, copy=False)
 
 
 def _as_text(column: pd.Series, wanted: str) -> pd.Series:
@@ -255,21 +251,6 @@ def _text_of(value: Any) -> str:
         if isinstance(value, Decimal):
             return f"{value.normalize():f}"
     return str(value)
-
-
-def are_longer(text: pd.Series, most: int) -> Flags:
-    """Which texts have more characters; none that is missing."""
-    return np.asarray(pc.greater(pc.utf8_length(_arrow(text).fill_null("")), most))
-
-
-def hold(text: pd.Series, part: str) -> Flags:
-    """Which texts hold a part; none that is missing."""
-    return np.asarray(pc.match_substring(_arrow(text).fill_null(""), part))
-
-
-def _arrow(text: pd.Series) -> pa.ChunkedArray:
-    """A column of text as Arrow has it; what takes several passes of pandas is one there."""
-    return pa.chunked_array(text.array.__arrow_array__())
 
 
 def naive_utc(moment: datetime) -> pd.Timestamp:

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
+from detector.cleaning.text import TEXT, places_in
 from detector.encoding.clocks import CYCLES, find_clocks, from_cycle, to_cycle
 from detector.encoding.constants import Constants
 from detector.encoding.relations import Relations
@@ -207,10 +208,9 @@ class TableEncoder:
         """Turn cleaned rows into arrays."""
         names = self.schema.boolean + self.schema.categorical
         codes = np.empty((len(rows), len(names)), dtype=np.int64)
-        for i, (name, known) in enumerate(zip(names, self._known, strict=True)):
+        for i, (name, known) in enumerate(zip(names, self.levels, strict=True)):
             text = _as_text(rows[name], name in self.schema.boolean)
-            positions = known.get_indexer(pd.Index(text.to_numpy(dtype=object), dtype=object))
-            codes[:, i] = np.where(text.isna(), MISSING, np.where(positions < 0, UNSEEN, positions + RESERVED))
+            codes[:, i] = places_in(text, known) + RESERVED  # makes unseen of -1, missing of -2
         numeric, moved = _numeric(rows, self.schema, self.clocks, self.spans), self.constants.moved(rows)
         return Encoded(numeric, codes, moved=moved, broken=self.relations.broken(numeric, self.places))
 
@@ -235,11 +235,6 @@ class TableEncoder:
     def places(self) -> dict[str, int]:
         """The numeric input of each number and span, by its name."""
         return {each.name: each.numeric[0] for each in self.features if each.kind in ("numeric", SPAN)}
-
-    @cached_property
-    def _known(self) -> list[pd.Index]:
-        """The levels of each column, to be looked up in."""
-        return [pd.Index(known, dtype=object) for known in self.levels]
 
     @cached_property
     def _codes(self) -> list[dict[str, int]]:
@@ -356,11 +351,12 @@ def _features(schema: Schema, clocks: Sequence[tuple[str, str]], spans: Sequence
 
 
 def _numeric(rows: pd.DataFrame, schema: Schema, clocks: Sequence[tuple[str, str]], spans: Sequence[Span]) -> Floats:
-    plain = rows[list(schema.numeric)].to_numpy(dtype=np.float64)
+    plain = [rows[name].to_numpy(dtype=np.float64) for name in schema.numeric]
     cycles = [to_cycle(rows[name].to_numpy(dtype="datetime64[us]"), part) for name, part in clocks]
-    days = [damped(span.days(rows))[:, None] for span in spans]
-    return np.ascontiguousarray(np.hstack([plain, *cycles, *days]) if cycles or days else plain)
+    days = [damped(span.days(rows)) for span in spans]
+    return np.column_stack([np.empty((len(rows), 0)), *plain, *cycles, *days])
 
 
 def _as_text(column: pd.Series, boolean: bool) -> pd.Series:
-    return column.map(BOOLEANS) if boolean else column
+    text = column.map(BOOLEANS) if boolean else column
+    return text if text.dtype == TEXT else text.astype(TEXT)

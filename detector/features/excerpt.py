@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Flags
-from detector.features import integers
+from detector.features.entities import many_of
 from detector.features.history import By, History
-from detector.features.join import entity_names
+from detector.features.join import SEPARATOR, texts
 from detector.features.layout import EMPTY
 from detector.features.one_row import entity_name
 
@@ -88,18 +88,18 @@ def known_rows(history: History, rows: KnownBy) -> Flags:
     if history.features.key is None:
         return found
     for by, names in rows.names.items():
-        tails = history.tails[by]
+        there = [name for name in names if name is not None]
+        tails = dict(zip(there, many_of(history.tails[by], there, ()), strict=True))
         given = zip(rows.keys, names, strict=True)
-        found |= np.array([name is not None and key in tails.get(name, ()) for key, name in given], dtype=bool)
+        found |= np.array([name in tails and key in tails[name] for key, name in given], dtype=bool)
     return found
 
 
 def _names(rows: pd.DataFrame, by: By) -> list[str | None]:
-    codes = integers.groups(rows, by)
-    first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.intp)
-    first[codes[codes >= 0]] = np.flatnonzero(codes >= 0)
-    names = [*entity_names(rows.iloc[first], by), None]  # the last for rows without one, whose code is -1
-    return [names[code] for code in codes.tolist()]
+    parts = [texts(rows[name]) for name in by]
+    if len(parts) == 1:
+        return parts[0]
+    return [None if None in each else SEPARATOR.join(each) for each in zip(*parts, strict=True)]
 
 
 def _keys_by_entity(rows: KnownBy, by: By) -> dict[str, set[Any]]:

@@ -10,14 +10,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from detector.arrays import Integers, Times
+from detector.arrays import Floats, Integers, Times
 from detector.errors import SchemaError, SettingError, nearest
 from detector.features import integers
 from detector.features.calendar import check_calendar
 from detector.features.duration import microseconds
 from detector.features.events import NEVER, by_entity
 from detector.features.feature import Feature, parse
-from detector.features.join import FeatureColumns, GroupedEvents
+from detector.features.join import FeatureColumns, GroupedEvents, with_columns
 from detector.features.measures import TURNS, column_keys
 from detector.features.money import Money
 
@@ -163,6 +163,10 @@ class FeatureSet:
         DataError
             If a time is missing, or an amount is against the rules of ``money``.
         """
+        return with_columns(rows, self.names, self.measure(rows))
+
+    def measure(self, rows: pd.DataFrame) -> Floats:
+        """The features of rows by themselves, shape (n_features, n_rows). Raises as ``compute`` does."""
         self.check(rows)
         read = self.read(rows, lasting=any(feature.measure == "code" for feature in self.all))
         columns = self.columns_for(read.time)
@@ -170,7 +174,7 @@ class FeatureSet:
             entity = integers.groups(rows, by)
             order, counts = by_entity(entity, read.order)
             columns.add(features, GroupedEvents(order, counts, read.time, read.columns))
-        return columns.added_to(rows)
+        return columns.values
 
     def columns_for(self, time: Times) -> FeatureColumns:
         """Room for the features of rows of these times."""
@@ -230,9 +234,10 @@ class FeatureSet:
                     f"{self.money.column}: too large to count, {most}"
                 )
         if now is not None:
-            late = (rows[self.time] > now + pd.Timedelta(microseconds=microseconds(ahead))).to_numpy()
+            latest = now + pd.Timedelta(microseconds=microseconds(ahead))
+            late = rows[self.time].to_numpy() > latest.to_datetime64()
             reasons[late] = f"{self.time}: lies in the future by more than {ahead}"
-        return pd.Series(reasons, index=rows.index, dtype="str", name="reason")
+        return pd.Series(reasons, index=rows.index, dtype=object, name="reason")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Integers
+from detector.arrays import Floats, Integers
 from detector.errors import DataError, SettingError
 from detector.features import integers
 from detector.features.calendar import calendar
@@ -22,7 +22,7 @@ from detector.features.duration import microseconds, short
 from detector.features.entities import Spilled, bytes_in_memory, count, discard, many_of
 from detector.features.events import by_key
 from detector.features.feature_set import FeatureSet
-from detector.features.join import SEPARATOR, Joined, Keys
+from detector.features.join import SEPARATOR, Joined, Keys, with_columns
 from detector.features.labels import reported_turns, with_turns
 from detector.features.layout import EMPTY, Layout
 from detector.features.measures import KNOWN_AT
@@ -125,7 +125,8 @@ class History:
         reasons = self.features.faults(rows, now=now, ahead=ahead)
         if self.latest is not None:
             late = integers.times(rows[self.features.time]) < self.latest - self.lateness
-            reasons[late] = self._too_late()
+            if late.any():
+                reasons[late] = self._too_late()
         return reasons
 
     def push(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -143,11 +144,18 @@ class History:
         SchemaError
             If a column is missing, or there already.
         """
-        return self._add(rows, answer=True)
+        return with_columns(rows, self._names, self.measure(rows, moves=True))
+
+    def measure(self, rows: pd.DataFrame, *, moves: bool) -> Floats:
+        """The features of rows as ``push`` gives them, by themselves, shape (n_features, n_rows).
+
+        - ``moves``: Whether the rows go to the past; it stays as it is otherwise.
+        """
+        return self._go_on(rows, answer=True, moves=moves)
 
     def learn(self, rows: pd.DataFrame) -> None:
         """Add rows to the past without asking for their features."""
-        self._add(rows, answer=False)
+        self._go_on(rows, answer=False, moves=True)
 
     def push_one(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The features of one row; the row goes to the past. Fast, for scoring online.
@@ -303,13 +311,15 @@ class History:
         allowed = f"{f'only {short(self.lateness)}' if self.lateness else 'nothing'} is allowed by `features.lateness`"
         return f"{self.features.time}: too late, the latest row is of {latest} already and {allowed}"
 
-    def _add(self, rows: pd.DataFrame, *, answer: bool) -> pd.DataFrame:
+    def _go_on(self, rows: pd.DataFrame, *, answer: bool, moves: bool) -> Floats:
+        """The features of rows, if they are asked for; and the rows go to the past, if they move it on."""
         unknown = {name: np.nan if name == self.features.label else pd.NaT for name in self.features.knows}
         given = rows.assign(**{name: nothing for name, nothing in unknown.items() if name not in rows})
         self.features.check(given)
         read = self.features.read(given, lasting=True)
+        columns = self.features.columns_for(read.time if answer else read.time[:0])
         if not len(rows):
-            return self.features.compute(rows) if answer else rows
+            return columns.values
         if self.latest is not None and int(read.time.min()) < self.latest - self.lateness:
             reasons = self.faults(given)
             row = int(np.argmin(read.time))
@@ -317,20 +327,20 @@ class History:
                 f"{reasons.iloc[row]} (row {rows.index[row]}). Quarantine such rows, or allow more lateness."
             )
         latest = max(int(read.time.max()), self.latest if self.latest is not None else int(read.time.max()))
-        columns = self.features.columns_for(read.time) if answer else None
         key, open_from = self.features.key, latest - self.lateness
         for by, measured in self._groups.items():
-            layout, tails = self.layouts[by], self.tails[by]
-            joined = Joined.of(given, read, by=by, key=key, layout=layout, entities=self.entities[by], tails=tails)
-            if columns is not None:
+            layout, tails, entities = self.layouts[by], self.tails[by], self.entities[by]
+            joined = Joined.of(given, read, by=by, key=key, layout=layout, entities=entities, tails=tails)
+            if answer:
                 columns.add(measured, joined.events)
-            if key is not None:
+            if moves and key is not None:
                 tails.update(joined.open_keys(given[key], tails, open_from=open_from))
-            stored = joined.to_store(layout, open_from=open_from, most_events=self.features.most_events)
-            self.entities[by].update(stored)
-        self.latest = latest
-        self._drop_closed_tails()
-        return rows if columns is None else columns.added_to(rows)
+            if moves:
+                entities.update(joined.to_store(layout, open_from=open_from, most_events=self.features.most_events))
+        if moves:
+            self.latest = latest
+            self._drop_closed_tails()
+        return columns.values
 
     def _place(self, by: By, name: str, packed: bytes, *, time: int, key: Any) -> tuple[int, Keys]:
         """Where a row belongs among the events of its entity, and the tail with its key in it."""

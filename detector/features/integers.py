@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Floats, Integers, Places, Times
+from detector.cleaning import text as texts
 from detector.errors import DataError
 from detector.features.events import NEVER
 from detector.features.measures import DEGREE, MISSING
@@ -49,29 +50,36 @@ def times(column: pd.Series) -> Integers:
             f"{int(column.isna().sum())} missing. Pass the rows through clean(), which reads dates and "
             f"quarantines such rows."
         )
-    if column.dt.tz is not None:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     return np.asarray(column.to_numpy().astype("datetime64[us]").astype(np.int64))
 
 
 def ordered(time: Times, key: pd.Series | None) -> Places:
-    """Positions in order of (time, key)."""
-    if key is None:
-        return np.argsort(time, kind="stable")
-    gaps = np.diff(time)
-    if len(gaps) == 0 or bool((gaps > 0).all()):
-        return np.arange(len(time))
-    return np.lexsort((ranks(key), time))
+    """Positions in order of (time, key).
+
+    >>> ordered(np.array([5, 4, 5]), pd.Series(["b", "c", "a"]))
+    array([1, 2, 0])
+    """
+    order = np.argsort(time, kind="stable")
+    tied = np.diff(time[order]) == 0
+    if key is not None and tied.any():
+        at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+        rows = order[at]
+        order[at] = rows[np.lexsort((ranks(key.iloc[rows]), time[rows]))]
+    return order
 
 
 def ranks(key: pd.Series) -> Integers:
     """Numbers that stand in the order of the keys.
 
     >>> ranks(pd.Series(["b", "a", "c"]))
-    array([1, 0, 2])
+    array([2, 1, 3])
     """
     if pd.api.types.is_integer_dtype(key) and not key.isna().any():
         return np.asarray(key.to_numpy(dtype=np.int64))
+    if isinstance(key.dtype, pd.StringDtype) and not key.hasnans:
+        return texts.ranks(key)
     return np.asarray(pd.factorize(key, sort=True)[0].astype(np.int64))
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from detector.arrays import Flags, Integers, Places, Times
+from detector.arrays import Flags, Floats, Integers, Places, Times
+from detector.cleaning.text import listed
 from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.entities import many_of
@@ -71,7 +72,7 @@ class FeatureColumns:
     ) -> None:
         self.place = {name: number for number, name in enumerate(names)}
         self.most_events, self.scale = most_events, scale
-        self.values = np.full((len(self.place), len(time)), np.nan)
+        self.values: Floats = np.full((len(self.place), len(time)), np.nan)
         for name in clock:
             self.values[self.place[name]] = calendar(time, name)
 
@@ -105,10 +106,11 @@ class FeatureColumns:
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(measure_piece, pieces))
 
-    def added_to(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows with one float64 column more for each feature."""
-        added = pd.DataFrame(self.values.T, index=rows.index, columns=list(self.place), copy=False)
-        return pd.concat([rows, added], axis="columns")
+
+def with_columns(rows: pd.DataFrame, names: Sequence[str], values: Floats) -> pd.DataFrame:
+    """The rows with one float64 column more for each name; ``values``, (n_names, n_rows)."""
+    added = pd.DataFrame(values.T, index=rows.index, columns=list(names), copy=False)
+    return pd.concat([rows, added], axis="columns")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Joined:
         backwards = new[::-1]
         first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.intp)
         first[codes[backwards]] = backwards
-        names = entity_names(rows.iloc[first], by)
+        names = entity_names(rows, by, first)
         packed = many_of(entities, names, EMPTY)
         stored = np.fromiter(map(len, packed), np.int64, len(packed)) // layout.size
         past = layout.events(b"".join(packed))
@@ -223,17 +225,23 @@ def stored_from(time: Times, counts: Integers, layout: Layout, open_from: int, m
     return found
 
 
-def entity_names(rows: pd.DataFrame, by: tuple[str, ...]) -> list[str]:
-    """The name of each row's entity; no part of it is missing."""
-    parts = [_texts(rows[name]) for name in by]
+def entity_names(rows: pd.DataFrame, by: tuple[str, ...], at: Places) -> list[str]:
+    """The name of the entity of the rows at some places; no part of it is missing."""
+    parts = [texts(rows[name].take(at)) for name in by]
     return parts[0] if len(parts) == 1 else [SEPARATOR.join(each) for each in zip(*parts, strict=True)]
 
 
-def _texts(column: pd.Series) -> list[str]:
-    values = column.tolist()
-    if pd.api.types.is_integer_dtype(column):
-        return list(map(str, values))
-    return values if isinstance(column.dtype, pd.StringDtype) else list(map(integers.text, values))
+def texts(column: pd.Series) -> list[Any]:
+    """Names as text; None where one is missing.
+
+    >>> texts(pd.Series([7.0, None])), texts(pd.Series(["a", None], dtype="str"))
+    (['7', None], ['a', None])
+    """
+    if isinstance(column.dtype, pd.StringDtype):
+        return listed(column)
+    numbers, names = pd.factorize(column)
+    known = [*map(integers.text, names), None]  # the last for a missing one, whose number is -1
+    return [known[number] for number in numbers.tolist()]
 
 
 def _each(marked: Flags, counts: Integers) -> Integers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from itertools import chain
+from typing import Annotated, Any, get_args
 
 import pandas as pd
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +23,7 @@ JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 MOST_COLUMNS = 2_000
 
 Value = str | int | float | bool | None
+PLAIN = frozenset(get_args(Value))
 Event = Annotated[dict[str, Value], Field(min_length=1, max_length=MOST_COLUMNS)]
 
 
@@ -45,6 +47,9 @@ class Events(BaseModel):
         """
         try:
             given = from_json(body)
+            if isinstance(given, dict) and "event" not in given and _are_plain(given.get("events")):
+                events = given.pop("events")
+                return cls.model_validate(given).model_copy(update={"events": events})
             return cls.model_validate(given if columns is None else _without_unread(given, columns))
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
@@ -106,6 +111,15 @@ class ScoreRequest:
     def place(self, number: int, name: str = "") -> str:
         """How a field is called in an error."""
         return ".".join(part for part in ("event" if self.one is not None else f"events.{number}", name) if part)
+
+
+def _are_plain(events: Any) -> bool:
+    """Whether these are events of values that need no look at each: what ``Events`` says of them, in a few passes."""
+    if not isinstance(events, list) or set(map(type, events)) != {dict}:
+        return False
+    if not all(0 < columns <= MOST_COLUMNS for columns in set(map(len, events))):
+        return False
+    return set(map(type, chain.from_iterable(map(dict.values, events)))) <= PLAIN
 
 
 def _without_unread(given: Any, columns: Container[str]) -> Any:

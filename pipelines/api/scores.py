@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Annotated, Any
 
 import pandas as pd
@@ -21,7 +22,7 @@ from pipelines.api.context import AppContext, needs
 from pipelines.api.events import ARROW, JSON, Events, ScoreRequest
 from pipelines.api.problems import HEADERS, ProblemError
 from pipelines.api.writes import once
-from pipelines.features.plain_frame import plain
+from pipelines.features.plain_frame import plain_list
 from pipelines.scoring.event_scorer import BusyError, ScoredEvents
 from pipelines.scoring.one_event import EventRequest, ScoredEvent
 
@@ -159,25 +160,38 @@ def _refused(place: int, text: str, given: ScoreRequest) -> dict[str, Any]:
 
 
 def _score_lines(found: ScoredEvents, *, key: str | None, explained: bool) -> list[dict[str, Any]]:
-    scores = found.scores
-    keys = [None] * len(scores) if key is None or key not in scores else scores[key].tolist()
-    reasons: list[Any] = [None] * len(scores)
-    if explained:
-        reasons = [[_reason(each) for each in listed] for listed in scores["reasons"]]
-    columns = {
-        "place": scores.index.tolist(),
-        "key": [plain(each) for each in keys],
-        **{name: scores[name].tolist() for name in ("risk", "p_value", "flagged", "severity", "decided_by")},
-        "rules": _named(scores, "rules_hit"),
-        "hidden_by": _named(scores, "hidden_by"),
-        "reasons": reasons,
-    }
-    return [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+    scores, nothing = found.scores, repeat(None, len(found.scores))
+    reasons = [[_reason(each) for each in listed] for listed in scores["reasons"]] if explained else nothing
+    columns = (
+        scores.index.tolist(),
+        nothing if key is None or key not in scores else plain_list(scores[key]),
+        *(scores[name].tolist() for name in ("risk", "p_value", "flagged", "severity", "decided_by")),
+        _named(scores, "rules_hit"),
+        _named(scores, "hidden_by"),
+        reasons,
+    )
+    return [
+        {
+            "place": place,
+            "key": key,
+            "risk": risk,
+            "p_value": p_value,
+            "flagged": flagged,
+            "severity": severity,
+            "decided_by": decided_by,
+            "rules": rules,
+            "hidden_by": hidden_by,
+            "reasons": told,
+        }
+        for place, key, risk, p_value, flagged, severity, decided_by, rules, hidden_by, told in zip(
+            *columns, strict=True
+        )
+    ]
 
 
-def _named(scores: pd.DataFrame, column: str) -> list[list[str]]:
+def _named(scores: pd.DataFrame, column: str) -> Iterable[list[str]]:
     if column not in scores:
-        return [[] for _ in range(len(scores))]
+        return repeat([], len(scores))
     return [text.split(", ") if text else [] for text in scores[column].tolist()]
 
 

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detector.arrays import Flags, Floats
 from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History
 from detector.features.duration import MICROSECONDS, short
-from detector.features.excerpt import KnownBy, excerpt
+from detector.features.join import with_columns
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features import stored_history
 from pipelines.features.reader import FeatureReader, same_sources
 from pipelines.labels.feedback import Statements
+
+Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
 
 PAST, ROWS = "history", "rows.parquet"
 LEARNT_AT_ONCE = 2_000_000
@@ -104,13 +106,25 @@ class FeaturedRows:
     """Rows with their features, and rows that cannot have any.
 
     - ``rows``: As they came, with one more float64 column a feature.
-    - ``quarantine``: ``row`` (the label in the index of the rows) and ``reason``, then the columns as they came.
     - ``taken``: What of the rows belongs to the past: the columns that features need, typed.
+    - ``unusable``: The rows that cannot have features, as they came.
+    - ``why``: The reason of each of these.
     """
 
     rows: pd.DataFrame
-    quarantine: pd.DataFrame
     taken: pd.DataFrame
+    unusable: pd.DataFrame
+    why: Sequence[str] = ()
+
+    @classmethod
+    def of_all(cls, rows: pd.DataFrame) -> Self:
+        """Rows that need no features."""
+        return cls(rows, rows, rows.iloc[:0])
+
+    @property
+    def quarantine(self) -> pd.DataFrame:
+        """The rows that cannot have features: ``row`` (the label in the index) and ``reason``, then as they came."""
+        return quarantine(self.unusable, self.why).reset_index(drop=True)
 
 
 class FeatureEngine:
@@ -216,11 +230,11 @@ class FeatureEngine:
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
         - ``before``: Other rows, as ``typed`` returns them, that are in the past of these.
         """
-        typed, quarantine = self._usable(frame, self.features.faults, now)
-        taken = typed[~self.repeated(typed)]
+        typed, unusable = self._usable(frame, self.features.faults, now)
+        taken = _where(typed, ~self.repeated(typed))
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
-        computed = self.features.compute(every).iloc[len(every) - len(taken) :].set_axis(taken.index)
-        return FeaturedRows(self._joined(frame, computed, quarantine), quarantine, taken)
+        measured = self.features.measure(every)[:, len(every) - len(taken) :]
+        return self._featured(frame, taken, measured, unusable)
 
     def push(
         self,
@@ -237,25 +251,29 @@ class FeatureEngine:
           no features: they are not rows of their own.
         - ``typed``: The rows as the reader returns them, where they were read before.
         """
-        typed, quarantine = self._usable(frame, self.history.faults, now, typed)
+        typed, unusable = self._usable(frame, self.history.faults, now, typed)
         again = self.repeated(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
-        taken = typed[~again]
-        return FeaturedRows(self._joined(frame, self.history.push(taken), quarantine), quarantine, taken)
+        taken = _where(typed, ~again)
+        return self._featured(frame, taken, self.history.measure(taken, moves=True), unusable)
 
-    def peek(self, frame: pd.DataFrame) -> FeaturedRows:
-        """Add the features of new rows, as ``push`` does, and leave the past as it is."""
-        return self._with_history(self.history.copy()).push(frame)
+    def peek(
+        self,
+        frame: pd.DataFrame,
+        *,
+        history: History | None = None,
+        now: pd.Timestamp | None = None,
+        typed: pd.DataFrame | None = None,
+    ) -> FeaturedRows:
+        """Add the features of new rows, as ``push`` does, and leave the past as it is.
 
-    def with_excerpt(self, history: History, rows: KnownBy) -> FeatureEngine:
-        """An engine whose past is that of some rows' entities alone; what it takes leaves ``history`` as it is."""
-        return self._with_history(excerpt(history, rows))
-
-    def _with_history(self, history: History) -> FeatureEngine:
-        found = copy.copy(self)
-        found.history = history
-        return found
+        - ``history``: Another past than the engine's.
+        """
+        history = self.history if history is None else history
+        typed, unusable = self._usable(frame, history.faults, now, typed)
+        taken = _where(typed, ~self.repeated(typed))
+        return self._featured(frame, taken, history.measure(taken, moves=False), unusable)
 
     def latest(self, now: datetime) -> np.datetime64:
         """The latest time that a row may have."""
@@ -298,8 +316,8 @@ class FeatureEngine:
         if self.features.key is None:
             return np.zeros(len(typed), dtype=bool)
         key = typed[self.features.key]
-        again: NDArray[np.bool_] = (key.isna() | key.duplicated()).to_numpy(dtype=bool)
-        return again
+        again: NDArray[np.bool_] = key.isna().to_numpy(dtype=bool)
+        return again if key.is_unique else again | key.duplicated().to_numpy(dtype=bool)
 
     def raw_schema(self, schema: Schema) -> Schema:
         """What the columns of rows mean that do not have their features yet, with all that features need.
@@ -340,17 +358,29 @@ class FeatureEngine:
 
     def _usable(
         self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None, typed: pd.DataFrame | None = None
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The rows that can have features, typed, and those that cannot, with the reason."""
+    ) -> tuple[pd.DataFrame, pd.Series]:
+        """The rows that can have features, typed, and why the others cannot."""
         typed = self.reader.read(frame) if typed is None else typed
-        typed = typed[typed[self.features.time].notna()]
+        typed = _where(typed, typed[self.features.time].notna().to_numpy())
         reasons = self.faults(typed, faults, now)
-        bad = reasons[reasons != ""]
-        rows = frame.loc[bad.index] if len(bad) else frame.iloc[:0]
-        unusable = quarantine(rows, bad.tolist()).reset_index(drop=True)
-        return self.reader.with_label_changes(typed[reasons == ""] if len(bad) else typed), unusable
+        bad = (reasons != "").to_numpy()
+        return self.reader.with_label_changes(_where(typed, ~bad)), _where(reasons, bad)
 
-    def _joined(self, frame: pd.DataFrame, computed: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-        kept = frame if quarantine.empty else frame.loc[~frame.index.isin(quarantine["row"])]
-        added = computed[list(self.features.names)].reindex(kept.index)
-        return pd.concat([kept, added], axis="columns")
+    def _featured(
+        self, frame: pd.DataFrame, taken: pd.DataFrame, measured: Floats, unusable: pd.Series
+    ) -> FeaturedRows:
+        """Rows as they came with their features; ``measured``, (n_features, n_taken): those of the rows taken."""
+        bad = frame.iloc[:0]
+        if len(unusable):
+            bad, frame = frame.loc[unusable.index], frame.loc[~frame.index.isin(unusable.index)]
+        if len(taken) < len(frame):
+            every = np.full((len(measured), len(frame)), np.nan)
+            every[:, frame.index.get_indexer(taken.index)] = measured
+            measured = every
+        rows = with_columns(frame, self.features.names, measured)
+        return FeaturedRows(rows, taken, bad, unusable.tolist())
+
+
+def _where(rows: Rows, wanted: Flags) -> Rows:
+    """Some of the rows; all, which is mostly so, as they are."""
+    return rows if wanted.all() else rows[wanted]

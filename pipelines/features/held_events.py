@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from detector.features import History
-from detector.features.excerpt import KnownBy
-from pipelines.features.engine import FeaturedRows, FeatureEngine
+from detector.features.excerpt import KnownBy, excerpt, known_rows
+from pipelines.features.engine import FeatureEngine
 from pipelines.features.held_by_entity import HeldByEntity, HeldRow
 from pipelines.features.plain_frame import framed
 from pipelines.store import Store, chunks
@@ -180,19 +179,27 @@ def measure_ahead(
     now: datetime,
     typed: pd.DataFrame,
     known_by: KnownBy,
-) -> FeaturedRows:
+) -> tuple[pd.DataFrame, dict[Any, str], set[Any]]:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.
     - ``typed``, ``known_by``: the rows of ``frame`` as the engine's reader returns them, and what the past knows them
       by.
+
+    Returns the rows with their features; by label, why some cannot have any; and the labels of those in the past.
     """
-    if held.empty:
-        return engine.with_excerpt(history, known_by).push(frame, now=pd.Timestamp(now), typed=typed)
-    own = [name for name in engine.reader.needs if name in held]
-    joined = pd.concat([held[own].astype(object), frame.astype(object)])
-    every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
-    typed = engine.reader.read(every)
-    found = engine.with_excerpt(history, KnownBy.of(history, typed)).push(every, now=pd.Timestamp(now), typed=typed)
-    asked = found.quarantine["row"].isin(frame.index)
-    return replace(found, rows=found.rows[found.rows.index.isin(frame.index)], quarantine=found.quarantine[asked])
+    every = frame
+    if len(held):
+        own = [name for name in engine.reader.needs if name in held]
+        joined = pd.concat([held[own].astype(object), frame.astype(object)])
+        every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
+        typed = engine.reader.read(every)
+        known_by = KnownBy.of(history, typed)
+    known = known_rows(history, known_by)
+    past = excerpt(history, known_by) if known.any() else history
+    found = engine.peek(every, history=past, now=pd.Timestamp(now), typed=typed)
+    rows, why = found.rows, dict(zip(found.unusable.index.tolist(), found.why, strict=True))
+    if len(held):
+        rows = rows[rows.index.isin(frame.index)]
+        why = {label: reason for label, reason in why.items() if label in frame.index}
+    return rows, why, set(every.index[known].tolist())

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from detector.cleaning.values import TEXT
+from detector.cleaning.text import TEXT, listed
 
 
-def framed(rows: Iterable[Mapping[str, Any]], columns: Container[str] | None = None) -> pd.DataFrame:
+def framed(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] | None = None) -> pd.DataFrame:
     """Rows of plain values as a frame that changes none of them, with these columns or all.
 
     >>> framed([{"n": 1, "x": 2}, {"n": None, "x": 3}]).dtypes.astype(str).to_dict()
     {'n': 'object', 'x': 'int64'}
     """
-    listed = list(rows)
-    names = dict.fromkeys(chain.from_iterable(listed))
-    wanted = names if columns is None else [name for name in names if name in columns]
-    found = {name: _typed([row.get(name) for row in listed]) for name in wanted}
-    return pd.DataFrame(found, index=range(len(listed)))
+    every = list(rows)
+    if columns is None:
+        names = list(dict.fromkeys(chain.from_iterable(every)))
+    else:
+        names = [name for name in sorted(columns) if any(name in row for row in every)]
+    found = {name: _typed([row.get(name) for row in every]) for name in names}
+    return pd.DataFrame(found, index=range(len(every)), copy=False)
 
 
 def plain(value: Any) -> Any:
@@ -38,9 +42,23 @@ def plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, pd.Timestamp) else value
 
 
-def _typed(values: list[Any]) -> list[Any] | pd.Series:
+def plain_list(column: pd.Series) -> list[Any]:
+    """The values of a column as JSON can hold them.
+
+    >>> plain_list(pd.Series(["a", None], dtype="str")), plain_list(pd.Series([1.5, float("inf")]))
+    (['a', None], [1.5, None])
+    """
+    if isinstance(column.dtype, pd.StringDtype):
+        return listed(column)
+    return [plain(value) for value in column.tolist()]
+
+
+def _typed(values: list[Any]) -> Any:
     """Values for a column; beside a missing one a large number would be rounded, so these stay as they are."""
-    if isinstance(values[0], str):
-        with suppress(pa.ArrowException, UnicodeError):  # if not all are text
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return np.array(values)
+    if str in kinds and kinds <= {str, NoneType}:
+        with suppress(UnicodeError):  # of half a character
             return pd.Series(TEXT.__from_arrow__(pa.array(values, pa.large_string())), copy=False)
-    return pd.Series(values, dtype=object) if None in values else values
+    return pd.Series(values, dtype=object) if NoneType in kinds else values

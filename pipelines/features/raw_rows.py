@@ -86,5 +86,5 @@ class RawRows:
         """
         frame = frame_with_formats(frame, self.formats)
         if self.engine is None:
-            return FeaturedRows(frame, pd.DataFrame({"row": [], "reason": []}), frame)
+            return FeaturedRows.of_all(frame)
         return self.engine.peek(frame)

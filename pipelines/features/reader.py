@@ -114,7 +114,7 @@ class FeatureReader:
                 typed[name] = values.mask(unread) if unread.any() else values
             else:
                 typed[name] = reader.names(name)
-        return pd.DataFrame(typed, index=frame.index)
+        return pd.DataFrame(typed, index=frame.index, copy=False)
 
     def read_one(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The same of one row of plain values, without what is known of it: nothing of that counts in its own past.

@@ -66,7 +66,7 @@ class Spool:
                 continue
             representative = np.zeros(int(codes.max()) + 1, dtype=np.intp)
             representative[codes[known]] = known
-            names = [encoded(name) for name in entity_names(rows.iloc[representative], by)]
+            names = [encoded(name) for name in entity_names(rows, by, representative)]
             bucket = np.fromiter((zlib.crc32(name) >> (32 - BITS) for name in names), np.int64, len(names))
             order = known[np.argsort(bucket[codes[known]], kind="stable")]
             columns = {name: values[order] for name, values in read.columns.items() if name in layout.keys}

@@ -9,25 +9,27 @@ from datetime import datetime
 from functools import partial
 
 import pandas as pd
+from sqlalchemy.orm import Session
 
 from detector.cleaning.clean import clean
 from detector.cleaning.reader import ColumnReader
 from detector.detectors.table.scoring import TableScoring
 from detector.errors import DataError, DetectorError
-from detector.features.excerpt import KnownBy, known_rows
+from detector.features.excerpt import KnownBy
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_by_entity import HeldRow
 from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
+from pipelines.features.plain_frame import plain_list
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
 from pipelines.jobs.context import ProcessCache
 from pipelines.rules.run import RuleRun
-from pipelines.rules.serving import begin_rules, switch_off
+from pipelines.rules.serving import rule_book_at, switch_off
 from pipelines.scoring.day_flags import flagged_by_day
 from pipelines.scoring.load import load_scorer
-from pipelines.scoring.marks import marks_of
+from pipelines.scoring.marks import LatestMarks, marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import events_with_formats
 from pipelines.store import Store
@@ -125,14 +127,18 @@ class EventScorer:
         """
         scorer, state = self.scorer(), self.state()
         events = events_with_formats(events, self.formats)
-        refused: dict[int, str] = {}
-        reader, frame, known = ColumnReader(events), events, set[int]()
+        reader, typed = ColumnReader(events), None
         if state is not None:
-            frame, known = self._measured(events, state, refused, reader, now=now)
+            self.check_leads()
+            typed = state.engine.reader.read(events, reader)
+        frame, refused, known = events, dict[int, str](), set[int]()
+        with self._look(state) as (session, marks):
+            book = rule_book_at(self.config, session, scorer.schema, self.cache, latest=marks.rule_change)
+            if state is not None and typed is not None:
+                frame, refused, known = self._measured(events, typed, state, session, marks, now=now)
         cleaned = clean(frame, scorer.schema, positions=frame.index, reader=reader.over(frame))
-        refused |= _reasons_of(cleaned.quarantine)
-        rows = cleaned.rows
-        rules = begin_rules(self.config, self.store, scorer.schema, self.cache, now=now)
+        refused |= dict(zip(cleaned.unusable.index.tolist(), cleaned.why, strict=True))
+        rules, rows = None if book is None else RuleRun(book, now=now), cleaned.rows
         if rules is not None:
             rows = rules.with_columns(rows, frame)
         scoring = TableScoring(scorer.scorer, scorer.policy, explains=False, overrides=rules)
@@ -160,7 +166,7 @@ class EventScorer:
             flagged = decision.flagged
         else:
             decision, flagged = rules.decide(scoring, used)
-        scores = pd.concat(list(scoring.scores(flagged)))
+        (scores,) = scoring.scores(flagged)
         if explainer is not None and len(rows):
             spoken = [explainer.wording.reasons(each) for each in explainer.scorer.explain(rows)]
             scores["reasons"] = pd.Series(spoken, index=scores.index, dtype=object)
@@ -171,37 +177,44 @@ class EventScorer:
                     switch_off(session, rules.left_out, config=self.config, now=now)
         return scores, decision.note
 
+    @contextlib.contextmanager
+    def _look(self, state: FeatureState | None) -> Iterator[tuple[Session, LatestMarks]]:
+        """A look at how far the service has come; with features, not while a batch is measured."""
+        with contextlib.nullcontext() if state is None else self.in_turn(state), self.store.read() as session:
+            yield session, marks_of(session, self.config.name)
+
     def _measured(
-        self, events: pd.DataFrame, state: FeatureState, refused: dict[int, str], reader: ColumnReader, *, now: datetime
-    ) -> tuple[pd.DataFrame, set[int]]:
-        """The events with their features, and those that the source has brought already."""
-        self.check_leads()
+        self,
+        events: pd.DataFrame,
+        typed: pd.DataFrame,
+        state: FeatureState,
+        session: Session,
+        marks: LatestMarks,
+        *,
+        now: datetime,
+    ) -> tuple[pd.DataFrame, dict[int, str], set[int]]:
+        """The events with their features, why some cannot have any, and those that the source has brought already."""
         engine, key = state.engine, state.engine.features.key
-        typed = engine.reader.read(events, reader)
-        with self.in_turn(state), self.store.read() as session:
-            marks = marks_of(session, self.config.name)
-            times = events[engine.features.time].tolist()
-            history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
-            known_by = KnownBy.of(history, typed)
-            self.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
-            near = self.held.near(engine, known_by)
-            if near and key is not None:
-                own = in_hand.union(typed[key].astype(str))
-                near = {name: row for name, row in near.items() if name not in own}
-            held = framed_by_key(near)
-            found = measure_ahead(engine, history, events, held, now=now, typed=typed, known_by=known_by)
-            known = set(events.index[known_rows(history, known_by)].tolist())
-        refused |= _reasons_of(found.quarantine)
-        return found.rows, known
+        times = events[engine.features.time].tolist()
+        history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
+        known_by = KnownBy.of(history, typed)
+        self.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
+        near = self.held.near(engine, known_by)
+        if near and key is not None:
+            own = in_hand.union(typed[key].astype(str))
+            near = {name: row for name, row in near.items() if name not in own}
+        held = framed_by_key(near)
+        return measure_ahead(engine, history, events, held, now=now, typed=typed, known_by=known_by)
 
     def _hold(self, events: pd.DataFrame, state: FeatureState, reader: ColumnReader, *, now: datetime) -> int:
         key = state.engine.features.key
         if key is None or events.empty:
             return 0  # whatever the source brings could not be told from it
         keys = reader.names(key).loc[events.index].astype(str)
-        wanted = self.to_hold(state)
-        rows = zip(keys, events.to_dict("records"), strict=True)
-        return self.held.hold({name: HeldRow.of(row, wanted, now=now) for name, row in rows})
+        wanted = [name for name in self.to_hold(state) if name in events]
+        rows = zip(*(plain_list(events[name]) for name in wanted), strict=True)
+        held = (HeldRow(dict(zip(wanted, row, strict=True)), now) for row in rows)
+        return self.held.hold(dict(zip(keys, held, strict=True)))
 
     @staticmethod
     def to_hold(state: FeatureState) -> tuple[str, ...]:
@@ -241,8 +254,3 @@ class EventScorer:
             yield
         finally:
             state.lock.release()
-
-
-def _reasons_of(quarantine: pd.DataFrame) -> dict[int, str]:
-    found = zip(quarantine["row"].tolist(), quarantine["reason"].tolist(), strict=True)
-    return {int(row): str(reason) for row, reason in found}

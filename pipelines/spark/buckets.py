@@ -24,7 +24,7 @@ def buckets_of(rows: pd.DataFrame, by: By, buckets: int) -> Integers:
     found = rows.index.to_numpy() % buckets
     if len(known):
         _, first, inverse = np.unique(entity[known], return_index=True, return_inverse=True)
-        found[known] = _bucket_of(entity_names(rows.iloc[known[first]], by), buckets)[inverse]
+        found[known] = _bucket_of(entity_names(rows, by, known[first]), buckets)[inverse]
     return np.asarray(found, dtype=np.int64)
 
 

@@ -148,11 +148,11 @@ class TableModel:
         encoded = self.encoded(rows)
         measures, learnt = self._unsupervised(rows, encoded)
         head, alone = self.serving_head, measures["risk"]
-        if head is None:
-            return measures.assign(**{UNSUPERVISED: alone}), learnt
-        risk = head.calibrator.beyond_all(head.risk(rows, self.for_head(rows, measures)), self.steps_lifted(encoded))
-        p_value = head.calibrator.p_value(risk)
-        return measures.assign(risk=risk, p_value=p_value, **{UNSUPERVISED: alone}), learnt
+        if head is not None:
+            frame = pd.DataFrame(measures, index=rows.index)
+            risk = head.calibrator.beyond_all(head.risk(rows, self.for_head(rows, frame)), self.steps_lifted(encoded))
+            measures |= {"risk": risk, "p_value": head.calibrator.p_value(risk)}
+        return pd.DataFrame(measures | {UNSUPERVISED: alone}, index=rows.index), learnt
 
     def p_value(self, risk: NDArray[np.float64]) -> NDArray[np.float64]:
         """The p-value of risks as they decide: of the head where one serves."""
@@ -165,17 +165,17 @@ class TableModel:
 
         A row that was learnt from has the risk it has for members that did not; the z-scores are those of all members.
         """
-        return self._unsupervised(rows, self.encoded(rows))[0]
+        return pd.DataFrame(self._unsupervised(rows, self.encoded(rows))[0], index=rows.index)
 
     def for_head(self, rows: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
         """What a head reads beside the columns of cleaned rows: their measures, and the days between their dates."""
         return measures.assign(**{span.name: span.days(rows) for span in self.columns.spans})
 
-    def _unsupervised(self, rows: pd.DataFrame, encoded: Encoded) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-        """As ``unsupervised``, and how surely each row was learnt from."""
+    def _unsupervised(self, rows: pd.DataFrame, encoded: Encoded) -> tuple[dict[str, Floats], Floats]:
+        """As ``unsupervised``, by name, and how surely each row was learnt from."""
         z, risk, learnt = self._measured(encoded, keys_of(rows, self.schema))
         measures = {"risk": risk, "p_value": self.calibrator.p_value(risk)}
-        return pd.DataFrame(measures | {name: z[:, i] for i, name in enumerate(self.members)}, index=rows.index), learnt
+        return measures | {name: z[:, i] for i, name in enumerate(self.members)}, learnt
 
     def _measured(self, encoded: Encoded, keys: NDArray[np.object_] | None) -> tuple[Floats, Floats, Floats]:
         """Each member's z-score, the risk, and how surely each row was learnt from, of encoded rows."""

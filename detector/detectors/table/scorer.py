@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from detector.arrays import Floats
 from detector.cleaning.clean import clean
 from detector.cleaning.cleaned_only import cleaned_only
+from detector.cleaning.text import repeated
 from detector.decide.policy import Policy
 from detector.decide.severity import severity
 from detector.detectors.table.model import UNSUPERVISED, TableModel
@@ -107,13 +108,14 @@ class TabularScorer(TableModel):
                 **({name: rows[name] for name in named} if named else {"row": rows.index}),
                 "risk": measures["risk"],
                 "p_value": measures["p_value"],
-                "flagged": flagged,
+                "flagged": flagged.copy(),
                 "severity": self.severity(measures["risk"].to_numpy(), measures["p_value"].to_numpy(), flagged),
                 "reasons": no_reasons(len(rows)),
                 **{name: measures[name] for name in (*self.members, UNSUPERVISED)},
-                "decided_by": pd.Series(self.decided_by, index=rows.index, dtype="str"),
+                "decided_by": repeated(self.decided_by, len(rows)),
             },
             index=rows.index,
+            copy=False,
         )
 
     @cleaned_only

@@ -136,7 +136,7 @@ class TableScoring:
             self._lots.append(self.sample.uniform(given if schema.key is None else rows[schema.key]))
         named = [name for role, name in schema.roles.items() if role != "label"]
         beside = {name: rows[name] for name in dict.fromkeys(named + self.kept)}
-        self._spool[f"{number}.measures"] = pd.DataFrame({**beside, **dict(measures.items())}, index=rows.index)
+        self._spool[f"{number}.measures"] = pd.DataFrame(beside | dict(measures.items()), index=rows.index, copy=False)
         if self.explains:
             self._spool[f"{number}.candidates"] = rows[wanted | self._candidates(p_value, risk, ~barred)]
 
