@@ -18,6 +18,8 @@ LEAST_REPEATS = 2.0
 FEW_REPEATED = 0.01
 MANY_REPEATED = 0.1
 LEAST_LONG = 11
+TWO = 2
+"""Of two values one is yes and one is no, such as whether somebody pays by card."""
 
 
 def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
@@ -61,7 +63,7 @@ def entity_of(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
             continue
         many = column.nunique()
         repeats = len(column) / many
-        if many > (1 if rank < len(PARTIES) else few) and repeats >= LEAST_REPEATS:
+        if many > (TWO if rank < len(PARTIES) else few) and repeats >= LEAST_REPEATS:
             why = f"{many:,} different, {repeats:,.0f} rows each"
             choice = Choice(name, "entity", why, "alerts are about it, and features look back at its past")
             found.append(((rank, not KEY.search(name), -many), choice))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from detector.detectors.series.reasons import duration
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.names import HALF
 from pipelines.doctor.times import times_of
@@ -51,7 +52,7 @@ class OneReading:
     @property
     def why(self) -> str:
         """Why it is taken for that."""
-        often = f"every {self.step.total_seconds():g} s" if self.sampled is None else "at uneven times"
+        often = f"every {duration(self.step)}" if self.sampled is None else "at uneven times"
         return f"each row is one reading of one {self.sensor}, {often}"
 
 
