@@ -152,3 +152,18 @@ def test_a_measure_that_has_zeros_is_not_taken_for_the_truth(tmp_path: Path) -> 
     assert [check.found for check in checks if check.place == "columns.label"] == [
         "the feature 'target' looks like the known truth"
     ]
+
+
+def test_what_holds_for_many_columns_is_said_once(tmp_path: Path) -> None:
+    """Of a wide table, init and doctor name the first columns and how many others there are."""
+    wide = {f"wk{n}": np.zeros(ROWS, dtype=int) for n in range(90)}
+    pd.DataFrame({"weight": measured(), **wide}).to_csv(tmp_path / "rows.csv", index=False)
+
+    summary = init(tmp_path / "rows.csv", folder=tmp_path).summary()
+
+    assert (
+        "  wk0, wk1, wk2 and 87 others (numeric): any other value counts as an anomaly; ignore it if it is"
+        in "\n".join(part for part in summary if isinstance(part, str))
+    )
+    constant = [check.found for check in examine(load_config(tmp_path)) if "is always" in check.found]
+    assert constant == ["'wk0' is always '0'; likewise wk1, wk2, wk3 and 86 others"]

@@ -13,7 +13,7 @@ from detector.cleaning.values import Reading, read_booleans, read_categories, re
 from detector.errors import SchemaError, nearest
 from detector.schema import KINDS, ROLES, Schema, guess_kind
 from pipelines.config import ColumnsSection
-from pipelines.doctor.check import Check, State
+from pipelines.doctor.check import Check, State, likewise
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
 from pipelines.doctor.names import MANY_REPEATED
@@ -50,12 +50,15 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame, *, skips: bool =
         yield Check("columns", "problem", "no column is a feature", "Name some as numeric or categorical.")
         return
     kinds = ", ".join(f"{len(names)} {kind}" for kind in KINDS if (names := getattr(schema, kind)))
-    yield Check("columns", "ok", f"{len(schema.features)} to learn from: {kinds}")
+    yield Check("columns", "ok", f"{len(schema.features):,} to learn from: {kinds}")
     yield from _roles(schema, frame, skips=skips)
     guessed = set(schema.features) - _listed(section)
     yield from kind_checks(schema, frame, guessed)
-    for name in schema.features:
-        yield from _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
+    yield from likewise(
+        (name, check)
+        for name in schema.features
+        for check in _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
+    )
     yield from _moving(schema, frame)
 
 
