@@ -97,9 +97,10 @@ def test_a_year_is_asked_about() -> None:
     """It may be when something was made, or when the row happened: years to come were never learnt."""
     year = 1960 + np.random.default_rng(1).integers(0, 40, ROWS)
 
-    found = proposal_of(pd.DataFrame({"Year": year, "year_sum": year * 7, "weight": measured()}))
+    found = proposal_of(pd.DataFrame({"Year": year, "year_sum": year * 7, "model_yr": 2021, "weight": measured()}))
 
     assert "years to come lie beyond all that is learnt" in choice_of(found, "Year")[2]
+    assert choice_of(found, "model_yr")[0] == "ignore"
     assert choice_of(found, "year_sum")[2] == ""
 
 
@@ -122,10 +123,11 @@ def test_a_table_of_which_nothing_is_left_is_said_once(tmp_path: Path) -> None:
 
 
 def test_how_many_and_whether_are_no_entities() -> None:
-    """A number of cards, of users and whether somebody pays a fee name nobody."""
+    """A number of cards or of users, whether somebody pays a fee, and a grade name nobody."""
     rng = np.random.default_rng(2)
     frame = pd.DataFrame({"Cards": rng.integers(1, 9, ROWS), "users": rng.integers(0, 9_000, ROWS)})
-    frame = frame.assign(userfee=rng.choice(["yes", "no"], ROWS), weight=measured())
+    frame = frame.assign(userfee=rng.choice(["yes", "no"], ROWS), weight=measured(), household=rng.integers(1, 6, ROWS))
+    frame["community"] = rng.integers(0, 90, ROWS)
 
     found = proposal_of(frame)
 

@@ -27,7 +27,8 @@ PARTIES = (
     *("caller", "subscriber", "msisdn", "anrufer", "policyholder", "tenant", "driver", "household", "e-?mail", "iban"),
 )
 THINGS = (
-    *("machine", "device", "asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit"),
+    *("machine", "device", "asset", "pump", "engine", "turbine", "vehicle", "sensor"),
+    *(r"(?<![a-z])host", r"(?<![a-z])unit"),
     *("merchant", "terminal", "shop", "maschine", "anlage", "gerät", "geraet"),
     *(r"(src|source|remote|orig)[\W_]?(ip|addr)", r"orig_h$", r"(^|[\W_])ip($|[\W_]|v?[46]|_?addr)", "ip_?addr"),
     *("fingerprint", "imei", "imsi", "phone", "callee", "called"),
@@ -54,8 +55,8 @@ def rank_of(name: str) -> int | None:
 
     >>> rank_of("card_id"), rank_of("src_ip") < rank_of("dst_ip"), rank_of("description"), rank_of("user_agent")
     (0, True, None, None)
-    >>> rank_of("active_users"), rank_of("Cards")
-    (None, None)
+    >>> rank_of("active_users"), rank_of("Cards"), rank_of("community")
+    (None, None, None)
     """
     if SORT.search(name) or SEVERAL.search(name):
         return None

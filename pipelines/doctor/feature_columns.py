@@ -51,7 +51,7 @@ def _constant(name: str, column: pd.Series, rows: str) -> Choice:
     kind, why = guess_kind(column)[0], f"it is {'missing or' if has_gaps else 'always'} {example(column.dropna())}"
     kind = "categorical" if kind == "numeric" and (are_codes(column) or CODE.search(name)) else kind
     is_text = kind == "datetime" or (rows == "sensors" and kind == "categorical")
-    if is_text or has_gaps or any(each.search(name) for each in (LABEL, KEY, TIME)):
+    if is_text or has_gaps or any(each.search(name) for each in (LABEL, KEY, TIME, YEAR)):
         return Choice(name, "ignore", why)
     return Choice(name, kind, why, "any other value counts as an anomaly; ignore it if it is about the file")
 
