@@ -169,3 +169,18 @@ def test_what_holds_for_many_columns_is_said_once(tmp_path: Path) -> None:
     )
     constant = [check.found for check in examine(load_config(tmp_path)) if "is always" in check.found]
     assert constant == ["'wk0' is always '0'; likewise wk1, wk2, wk3 and 86 others"]
+
+
+def test_what_the_first_rows_hold_need_not_be_so_in_all(tmp_path: Path) -> None:
+    """The first 20,000 rows are of January: the month is no constant, and a day of the month comes again."""
+    minutes = np.random.default_rng(4).exponential(4, 60_000).cumsum()
+    when = pd.DatetimeIndex(pd.Timestamp("2026-01-01") + pd.to_timedelta(minutes.round(), unit="min"))
+    frame = pd.DataFrame({"when": when, "month": when.month, "day": when.day, "run": range(5, 60_005)})
+    frame["weight"] = np.random.default_rng(3).gamma(3, 10, len(frame)).round(2)
+    frame["place"] = np.where(when.month > 2, "north", "south")
+    frame["code"] = [f"A{n}" for n in range(len(frame))]
+    found, _ = examined(tmp_path, frame)
+
+    assert (found.kind, found.role("key")) == ("table", "code")
+    assert [choice_of(found, name)[0] for name in ("month", "day", "run")] == ["ignore", "numeric", "ignore"]
+    assert choice_of(found, "place")[:2] == ("categorical", "text, 2 different")

@@ -21,6 +21,7 @@ from pipelines.doctor.column_names import KEY, rank_of
 from pipelines.doctor.formats import example
 from pipelines.doctor.init_report import InitReport
 from pipelines.doctor.proposal import WAIT, Proposal, proposal_of
+from pipelines.doctor.repeats import SCAN_ROWS
 from pipelines.doctor.times import times_of
 from pipelines.doctor.unit_line import units_of
 from pipelines.progress import counted
@@ -69,7 +70,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     files = find_files(str(file))
     source, frame, how = _look(files[0])
     units = units_of(frame)
-    found = replace(proposal_of(frame.iloc[1:] if units else frame), units=units)
+    found = replace(proposal_of(frame.iloc[1:] if units else frame, _spread(source, len(frame))), units=units)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
@@ -123,6 +124,12 @@ def _read(file: Path, encoding: str) -> tuple[Source, pd.DataFrame, Written]:
     how = Written(encoding, 1 if is_parquet(file) else find_header(file, encoding=encoding))
     source = open_source(how.section(file))
     return source, source.read(limit=LOOKED_AT), how
+
+
+def _spread(source: Source, looked_at: int) -> pd.DataFrame | None:
+    """Rows from the first of a file to the last, if the first are not all and reading all is quick."""
+    total = source.estimate() or 0
+    return source.sample(LOOKED_AT) if looked_at < total <= SCAN_ROWS and looked_at == LOOKED_AT else None
 
 
 def _some_of_each(files: Sequence[Path], how: Written, first: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from pipelines.doctor.column_names import (
     LONGITUDE,
     TIME,
 )
+from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.feature_columns import feature_of
 from pipelines.doctor.formats import example, numbers_in_forms, share_of
 from pipelines.doctor.names import (
@@ -124,8 +125,12 @@ class Proposal:
         return next((each.column for each in self.named("categorical") if CURRENCY.search(each.column)), None)
 
 
-def proposal_of(frame: pd.DataFrame) -> Proposal:
+def proposal_of(frame: pd.DataFrame, spread: pd.DataFrame | None = None) -> Proposal:
     """Guess what each column means, given some rows.
+
+    - ``frame``: rows that follow each other, which tell how rows come and what names them.
+    - ``spread``: rows from the first of a table to the last, where ``frame`` does not hold all: the first rows of a
+      year are all of January. By default the same.
 
     Raises ``SchemaError`` if there are no rows.
 
@@ -161,9 +166,11 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     else:
         kind, found = "table", Readings("each row stands for itself")
         take(entity_of(rest(read), few=FEW_THINGS))
+    whole = frame if spread is None or kind == "sensors" else spread
     for name in map(str, frame.columns):
         if name not in taken:
-            take(feature_of(name, frame[name], rows=kind))
+            rows = frame if is_running_number(frame[name]) else whole
+            take(feature_of(name, rows[name], rows=kind))
     varied = [each for each in taken.values() if frame[each.column].nunique() > 1]
     log, changed = single_readings(read, time, varied)
     taken |= {each.column: each for each in changed}
@@ -180,7 +187,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         step=(log or found).step,
         sampled=(log or found).sampled,
     )
-    return _by_time(_without_the_unlearnable(proposal, read, time), read, time)
+    return _by_time(_without_the_unlearnable(proposal, read if spread is None else spread, time), read, time)
 
 
 def _without_the_unlearnable(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Proposal:
