@@ -184,3 +184,17 @@ def test_what_the_first_rows_hold_need_not_be_so_in_all(tmp_path: Path) -> None:
     assert (found.kind, found.role("key")) == ("table", "code")
     assert [choice_of(found, name)[0] for name in ("month", "day", "run")] == ["ignore", "numeric", "ignore"]
     assert choice_of(found, "place")[:2] == ("categorical", "text, 2 different")
+
+
+@pytest.mark.parametrize(("every", "trailing"), [("15min", False), ("MS", True)])
+def test_nobody_waits_for_years_until_a_reading_is_scored(tmp_path: Path, every: str, trailing: bool) -> None:
+    """Sixty readings after one, of a month each, take five years: it is scored by those before it alone."""
+    level = np.sin(np.arange(ROWS) / 6) + np.random.default_rng(0).normal(0, 0.1, ROWS)
+    frame = pd.DataFrame({"date": pd.date_range("1980-01-01", periods=ROWS, freq=every), "sold": level.round(3)})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+
+    said = " ".join(str(part) for part in init(tmp_path / "rows.csv", folder=tmp_path).summary())
+
+    assert load_config(tmp_path).series.trailing is trailing
+    assert ("series.trailing: a reading is scored as it comes" in said) is trailing
+    assert ("series.wait: the service scores a reading when 60 or more" in said) is not trailing

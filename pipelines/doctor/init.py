@@ -157,9 +157,11 @@ def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[s
 
 def _waiting(found: Proposal) -> Iterator[str]:
     if found.kind == "sensors":
+        late = f"when {WAIT} or more have come after it, {found.waits}"
         yield (
-            f"series.wait: the service scores a reading when {WAIT} or more have come after it, {found.waits}; "
-            f"`trailing: true` scores it at once, and finds less"
+            f"series.trailing: a reading is scored as it comes; without it more is found, but {late}"
+            if found.is_slow
+            else f"series.wait: the service scores a reading {late}; `trailing: true` scores it at once, and finds less"
         )
 
 
@@ -319,7 +321,10 @@ def _series(found: Proposal, total: int) -> Iterator[str]:
         yield _noted("  models: entity", each)
     elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
-    yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
+    if found.is_slow:
+        yield _noted("  trailing: true", f"a score waits for no reading; without it for {WAIT} or more, {found.waits}")
+    else:
+        yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
     if found.sampled is not None or found.counters:
         yield "  sampling:"
     if (steps := found.sampled) is not None:

@@ -42,8 +42,8 @@ FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 HARDLY = 0.01
 MOST_NAMED = 3
-WAIT = 60
-"""Readings that a score waits for, as it is proposed."""
+WAIT, LONGEST_WAIT = 60, pd.Timedelta(days=30)
+"""Readings that a score waits for, as it is proposed, and how long that may take."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,22 @@ class Proposal:
         return next((choice.column for choice in self.named(part)), None)
 
     @property
+    def _wait(self) -> pd.Timedelta:
+        return WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every))
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether readings come so seldom, as once a day or a month, that nobody can wait for those after one."""
+        return bool(self._wait >= LONGEST_WAIT)
+
+    @property
     def waits(self) -> str:
         """How long the readings take for which a score waits.
 
         >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
         '15 h'
         """
-        return duration(WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every)))
+        return duration(self._wait)
 
     @property
     def counters(self) -> list[str]:
