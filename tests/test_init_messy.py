@@ -198,3 +198,16 @@ def test_nobody_waits_for_years_until_a_reading_is_scored(tmp_path: Path, every:
     assert load_config(tmp_path).series.trailing is trailing
     assert ("series.trailing: a reading is scored as it comes" in said) is trailing
     assert ("series.wait: the service scores a reading when 60 or more" in said) is not trailing
+
+
+def test_readings_of_trading_days_are_put_on_days(tmp_path: Path) -> None:
+    """A price a day, without weekends and some holidays, is not spread over 24 hours."""
+    days = pd.bdate_range("2015-01-05", periods=ROWS)
+    price = 100 + np.random.default_rng(0).normal(0, 1, ROWS).cumsum()
+    rows = pd.DataFrame({"date": days, "close": price.round(2)})[np.arange(ROWS) % 3 > 0]
+
+    found, _ = examined(tmp_path, rows)
+
+    assert found.sampled is not None
+    assert found.sampled.every == "1D"
+    assert load_config(tmp_path).series.trailing

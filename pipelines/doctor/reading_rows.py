@@ -25,7 +25,7 @@ ONE_OTHER = 0.95
 """Share of the rows of a name that have the same other names, if it says alone whose they are."""
 SILENCES = 2
 """A gap may be so many times as long as any in the rows looked at before it is one."""
-_STEPS = ("1s", "5s", "10s", "30s", "1min", "5min", "10min", "15min", "30min", "1h")
+_STEPS = ("1s", "5s", "10s", "30s", "1min", "5min", "10min", "15min", "30min", "1h", "3h", "12h", "1D", "7D")
 
 
 @dataclass(frozen=True)
