@@ -12,7 +12,8 @@ from detector.errors import SchemaError, nearest
 
 ROLES = ("key", "time", "entity", "label")
 KINDS = ("numeric", "categorical", "boolean", "datetime")
-MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
+MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none", ".", "..", "-", "--", "?")
+"""What stands where no number, date or truth is known: words, and signs as statistics packages write them."""
 MOST = 0.5
 LOOKED_AT = 200
 MANY_PADDED = 0.01
@@ -216,12 +217,12 @@ def are_codes(values: pd.Series) -> bool:
     if not pd.api.types.is_string_dtype(values):
         return False
     values = values.dropna().astype(str).str.strip()
-    if len(values) and values.str.fullmatch(PHONE).mean() > MOST:
+    if not values.str.match(r"0[0-9]|\+").any():
+        return False
+    if values.str.fullmatch(PHONE).mean() > MOST:
         return True
     digits = values.str.fullmatch("[0-9]+").to_numpy(dtype=bool)
-    return (
-        bool(digits.mean() > MOST and values[digits].str.match("0[0-9]").mean() > MANY_PADDED) if len(values) else False
-    )
+    return bool(digits.mean() > MOST and values[digits].str.match("0[0-9]").mean() > MANY_PADDED)
 
 
 def guess_kind(column: pd.Series) -> tuple[str, str]:

@@ -120,7 +120,7 @@ def test_rows_that_are_copies_as_a_whole_are_told_apart_from_a_bad_key(tmp_path:
         ("time", lambda n: "noon", "columns.time", "problem", "100 % is not a time, such as 'noon'"),
         (
             "time",
-            lambda n: "?" if n < 500 else "2024-01-01",
+            lambda n: "soon" if n < 500 else "2024-01-01",
             "columns.time",
             "problem",
             "50 % is not a time",

@@ -106,7 +106,7 @@ def test_readings_of_machines_are_recognised() -> None:
         "machine",
         None,
     )
-    assert found.why == "5 columns of numbers, a row every 60 s"
+    assert found.why == "5 columns of numbers, a row every 1 min"
     assert [each.column for each in found.named("ignore")] == ["anomaly_kind", "anomaly_sensor"]
 
 
@@ -134,7 +134,7 @@ def test_one_reading_a_row_is_said_to_belong_into_columns() -> None:
     found = proposal_of(rows)
 
     (value,) = found.named("numeric")
-    assert "one reading a row, every 60 s" in value.check
+    assert "one reading a row, every 1 min" in value.check
     assert "pivot_table(index=['time', 'machine'], columns='what', values='value')" in value.check
     shuffled = rows.assign(time=np.random.default_rng(1).permutation(rows["time"].to_numpy()))
     assert proposal_of(shuffled).named("numeric")[0].check == ""
@@ -370,7 +370,7 @@ def test_files_of_the_same_time_are_each_of_a_machine(
     result = CliRunner().invoke(app, ["init", "rows"])
 
     assert result.exit_code == 0, result.output
-    assert "sensors, because 2 columns of numbers, a row about every 3" in result.output
+    assert "sensors, because 2 columns of numbers, a row about every 5 min" in result.output
     config = load_config(tmp_path)
     expected = ("machine", "filename") if together else (None, None)
     assert (config.columns.entity, config.columns.entity_from) == expected
@@ -562,7 +562,7 @@ def test_results_do_not_go_among_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
         ([f"customer writes {n}" for n in range(1_000)], "ignore"),
         (["same"] * 1_000, "categorical"),
         ([None] * 1_000, "ignore"),
-        ([n / 7 for n in range(1_000)], "numeric"),
+        ([n * 37 % 1_000 / 7 for n in range(1_000)], "numeric"),
         ([True, False] * 500, "boolean"),
         ([f"{n % 40 * 50_021:08d}" for n in range(1_000)], "categorical"),
         ([f"{n * 10_007:08d}" for n in range(1_000)], "ignore"),
@@ -797,7 +797,9 @@ def test_numbers_of_phones_and_devices_are_no_amounts() -> None:
 
 def test_values_that_hold_several_name_no_row() -> None:
     places = [f"{{'lat': {48 + n / 1_000}, 'lon': 16.3}}" for n in range(500)]
-    frame = pd.DataFrame({"place": places, "amount": [n / 7 for n in range(500)], "tags": ["['a']", "[]"] * 250})
+    frame = pd.DataFrame(
+        {"place": places, "amount": [n * 37 % 500 / 7 for n in range(500)], "tags": ["['a']", "[]"] * 250}
+    )
 
     found = proposal_of(frame)
 

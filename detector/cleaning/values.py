@@ -14,8 +14,9 @@ What a value means never depends on the other rows of its batch. By kind:
 ``categorical``
     Text without surrounding space. The numbers 1 and 1.0 and the text ``"1"`` are one category.
 
-Empty text is missing everywhere. The words ``NA``, ``N/A``, ``NaN``, ``NaT``, ``null`` and ``None`` are
-missing except in a category, a key or an entity, where ``"NA"`` may be Namibia.
+Empty text is missing everywhere. The words ``NA``, ``N/A``, ``NaN``, ``NaT``, ``null`` and ``None``, and the signs
+``.``, ``..``, ``-``, ``--`` and ``?`` alone, are missing except in a category, a key or an entity, where ``"NA"`` may
+be Namibia.
 """
 
 from __future__ import annotations

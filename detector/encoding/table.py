@@ -150,6 +150,8 @@ class TableEncoder:
             )
         dropped = {name: reason for name in schema.features if (reason := useless(rows[name]))}
         used = schema.without(dropped)
+        if not schema.features:
+            raise DataError("No column is a feature: there is nothing to learn. List some as numeric or categorical.")
         if not used.features:
             shown = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:5])
             raise DataError(f"No column varies, so there is nothing to learn ({shown}). Add a column that does.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 TIME = re.compile(r"time|date|datum|zeit|created|booked|when|timestamp|(^|_)at$|(^|_)ts$", re.IGNORECASE)
+YEAR = re.compile(r"(^|[\W_])(year|yr|jahr)($|[\W_])", re.IGNORECASE)
 KEY = re.compile(r"(^|[\W_])(id|key|nr|no|number|uuid|ref|reference)($|[\W_])|id$|nummer$", re.IGNORECASE)
 LABEL = re.compile(
     r"fraud|label|anomal|outlier|target|fault|failure|abnormal|chargeback|(^|_)class$|betrug|auff(ä|ae)llig|störung",
@@ -26,11 +27,13 @@ PARTIES = (
     *("caller", "subscriber", "msisdn", "anrufer", "policyholder", "tenant", "driver", "household", "e-?mail", "iban"),
 )
 THINGS = (
-    *("machine", "device", "asset", "pump", "engine", "turbine", "vehicle", "host", "sensor", "unit"),
+    *("machine", "device", "asset", "pump", "engine", "turbine", "vehicle", "sensor"),
+    *(r"(?<![a-z])host", r"(?<![a-z])unit"),
     *("merchant", "terminal", "shop", "maschine", "anlage", "gerät", "geraet"),
     *(r"(src|source|remote|orig)[\W_]?(ip|addr)", r"orig_h$", r"(^|[\W_])ip($|[\W_]|v?[46]|_?addr)", "ip_?addr"),
     *("fingerprint", "imei", "imsi", "phone", "callee", "called"),
 )
+SEVERAL = re.compile(rf"({'|'.join(PARTIES + THINGS)})s$", re.IGNORECASE)
 ENTITIES = tuple(re.compile(word, re.IGNORECASE) for word in PARTIES + THINGS)
 ACCOUNT = re.compile(r"iban|account|konto|device|ger(ä|ae)t|fingerprint|imei", re.IGNORECASE)
 LATITUDE = re.compile(r"(^|[\W_])(lat|latitude|breitengrad)($|[\W_])", re.IGNORECASE)
@@ -48,9 +51,13 @@ SORT = re.compile(
 def rank_of(name: str) -> int | None:
     """How likely a column of that name says who or what a row is about, 0 the likeliest; None if it is not known to.
 
+    How many users or cards there are is a number of them, and names none.
+
     >>> rank_of("card_id"), rank_of("src_ip") < rank_of("dst_ip"), rank_of("description"), rank_of("user_agent")
     (0, True, None, None)
+    >>> rank_of("active_users"), rank_of("Cards"), rank_of("community")
+    (None, None, None)
     """
-    if SORT.search(name):
+    if SORT.search(name) or SEVERAL.search(name):
         return None
     return next((place for place, word in enumerate(ENTITIES) if word.search(name)), None)

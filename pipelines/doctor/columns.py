@@ -13,10 +13,11 @@ from detector.cleaning.values import Reading, read_booleans, read_categories, re
 from detector.errors import SchemaError, nearest
 from detector.schema import KINDS, ROLES, Schema, guess_kind
 from pipelines.config import ColumnsSection
-from pipelines.doctor.check import Check, State
+from pipelines.doctor.check import Check, State, likewise
+from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
 from pipelines.doctor.names import MANY_REPEATED
-from pipelines.doctor.times import THESE_TIMES, moves_on
+from pipelines.doctor.times import are_misread, moves_on
 from pipelines.progress import counted
 
 MANY_MISSING = 0.5
@@ -49,12 +50,15 @@ def check_columns(section: ColumnsSection, frame: pd.DataFrame, *, skips: bool =
         yield Check("columns", "problem", "no column is a feature", "Name some as numeric or categorical.")
         return
     kinds = ", ".join(f"{len(names)} {kind}" for kind in KINDS if (names := getattr(schema, kind)))
-    yield Check("columns", "ok", f"{len(schema.features)} to learn from: {kinds}")
+    yield Check("columns", "ok", f"{len(schema.features):,} to learn from: {kinds}")
     yield from _roles(schema, frame, skips=skips)
     guessed = set(schema.features) - _listed(section)
     yield from kind_checks(schema, frame, guessed)
-    for name in schema.features:
-        yield from _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
+    yield from likewise(
+        (name, check)
+        for name in schema.features
+        for check in _feature(name, schema.kind_of(name), frame[name], guessed=name in guessed)
+    )
     yield from _moving(schema, frame)
 
 
@@ -140,7 +144,7 @@ def _time(name: str, column: pd.Series) -> Check:
     if times.isna().all():
         return Check("columns.time", "problem", f"{name!r} is always missing", "Name another column.")
     found = f"{name!r}: {times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"
-    if not THESE_TIMES[0] <= times.dropna().median().year <= THESE_TIMES[1]:
+    if are_misread(times):
         advice = "Years far from ours: is it another column, or written in another form than `source.formats` says?"
         return Check("columns.time", "problem", found, advice)
     if times.isna().any():
@@ -169,7 +173,7 @@ def _label(name: str, column: pd.Series) -> Check:
 def _unnamed_label(schema: Schema, frame: pd.DataFrame) -> Iterator[Check]:
     """A feature that is likely the truth: learning from it would be cheating."""
     for name in (*schema.numeric, *schema.boolean):
-        if _LABEL.fullmatch(name.lower()) and set(read_booleans(frame[name])[0].dropna()) <= {0.0, 1.0}:
+        if _LABEL.fullmatch(name.lower()) and not read_booleans(frame[name])[1].any():
             found = f"the feature {name!r} looks like the known truth"
             yield Check("columns.label", "warning", found, f"Set `label: {name}`, or list it under `ignore`.")
 
@@ -220,10 +224,7 @@ def _names_rows(kind: str, values: pd.Series, different: int) -> bool:
     """Whether a column looks like a row's number or name: text that never repeats, or a count upwards."""
     if kind == "categorical":
         return different > MANY_VALUES * len(values)
-    if kind != "numeric" or different < NEARLY_ALL_ROWS * len(values):
-        return False
-    known = values.dropna()
-    return bool((known % 1 == 0).all() and (known.diff().dropna() > 0).mean() > NEARLY_ALL_ROWS)
+    return kind == "numeric" and is_running_number(values)
 
 
 def _read(kind: str, column: pd.Series) -> Reading:

@@ -13,7 +13,8 @@ from pipelines.doctor.sensor_readings import first_of, readings_of
 LEAST_RISES = 50
 MOST_FALLS = 0.01
 """Share of the changes that may go down: a meter that is exchanged begins anew."""
-LEAST_NUMBERED = 50
+LEAST_NUMBERED, MOST_ODD = 50, 0.01
+"""So many rows at least, and the share of them that may have no number, or one out of order."""
 DENSE, DENSE_IN_ORDER = 0.5, 0.02
 """Share of the whole numbers of a range that must be there, and where they are in order: others were left out."""
 
@@ -56,12 +57,22 @@ def only_grows(values: pd.Series, machines: pd.Series | None = None) -> bool:
 def is_running_number(column: pd.Series) -> bool:
     """Whether a column numbers rows: whole numbers, each once, with hardly one left out, or in order with some.
 
+    Or fractions in order with hardly a step left out, as a time of years and months such as 1991.5 is.
+
     >>> is_running_number(pd.Series(range(900, 1000))), is_running_number(pd.Series(range(0, 10_000_000, 99_999)))
     (True, False)
+    >>> months = pd.Series(range(120)) / 12 + 1991
+    >>> is_running_number(months), is_running_number(months.sample(frac=1, random_state=0))
+    (True, False)
     """
-    numbers = pd.to_numeric(column, errors="coerce")
-    if len(numbers) < LEAST_NUMBERED or numbers.isna().any() or (numbers % 1 != 0).any() or numbers.duplicated().any():
+    known = pd.to_numeric(column, errors="coerce").dropna()
+    if len(known) < max(LEAST_NUMBERED, (1 - MOST_ODD) * len(column)) or known.duplicated().any():
         return False
-    share = len(numbers) / (float(numbers.max()) - float(numbers.min()) + 1)
-    in_order = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
+    steps = known.diff().dropna()
+    in_order = max((steps > 0).mean(), (steps < 0).mean()) >= 1 - MOST_ODD
+    are_whole = bool((known % 1 == 0).all())
+    step = 1.0 if are_whole else float(known.sort_values().diff().min())
+    share = len(known) / ((float(known.max()) - float(known.min())) / step + 1)
+    if not are_whole:
+        return bool(in_order and share >= DENSE)
     return bool(share >= (DENSE_IN_ORDER if in_order else DENSE))

@@ -18,7 +18,8 @@ from pipelines.sources.formats import as_written, read_form
 MANY_LOST = 0.01
 MOSTLY_UNREAD = 0.5
 NEARLY_ALL = 0.95
-TRIED = 20_000
+TRIED, TRIED_FIRST = 20_000, 200
+"""Of how many values forms are tried; of more, those that read none of the first few different ones are not."""
 LEAST = 5
 NEARLY_NONE, ALMOST_ALL = 0.1, 0.995
 
@@ -91,7 +92,9 @@ def propose(column: pd.Series, *, dates: bool) -> list[tuple[FormatSection, floa
     best: list[tuple[FormatSection, float]] = []
     readings: list[pd.Series] = []
     different = times.index.to_series(index=range(len(times)))
-    for form in _dates(text) if dates else (*_NUMBERS, *_with_unit(different)):
+    few = different.iloc[:: -(-len(different) // TRIED_FIRST)]
+    forms = _dates(text) if dates else (*_NUMBERS, *_with_unit(different))
+    for form in (form for form in forms if len(few) == len(different) or not read_form(few, form)[1].all()):
         read, misfit = read_form(different, form)
         share = float(times.to_numpy()[~misfit].sum()) / len(text)
         if best and share > best[0][1]:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +15,15 @@ import pandas as pd
 from detector.errors import SettingError, SinkError
 from pipelines.config import FILE_NAME, SourceSection, load_config
 from pipelines.config.data import FILENAME
+from pipelines.doctor.check import MOST_NAMED
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import KEY, rank_of
 from pipelines.doctor.formats import example
+from pipelines.doctor.init_report import InitReport
 from pipelines.doctor.proposal import WAIT, Proposal, proposal_of
+from pipelines.doctor.repeats import SCAN_ROWS
 from pipelines.doctor.times import times_of
 from pipelines.doctor.unit_line import units_of
-from pipelines.listing import Column, Listing
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
 from pipelines.sources.dialect import UndecodableError, find_header
@@ -35,8 +36,6 @@ ENOUGH = 1_200
 """Rows that tell a reading in a thousand apart: nine tenths of them calibrate."""
 ENOUGH_OWN, MOST_OWN = 2_000, 10
 """Rows of a machine from which a model of its own learns enough, and machines whose models are trained in minutes."""
-MOST_LISTED, MOST_ALIKE = 40, 3
-"""Columns that are listed one by one; of more, so many neighbours that are alike share a line."""
 ROLES = ("key", "time", "entity", "label")
 PASTS = (30, 7, 1)
 SLOW = 7
@@ -48,32 +47,6 @@ LEAST_IN_A_PAST = 3
 USUAL_SHARE, LEAST_SHARE = 4, 2
 """A window is proposed where the rows reach so many times as far: of its length, the first rows are not learnt from."""
 KINDS = ("numeric", "categorical", "boolean", "datetime", "ignore")
-
-
-@dataclass(frozen=True)
-class InitReport:
-    """What was written, and why."""
-
-    file: Path
-    rows: int
-    proposal: Proposal
-    notes: tuple[str, ...] = ()
-
-    def summary(self) -> list[object]:
-        """The columns, what to check, and the next commands."""
-        found = self.proposal
-        columns = (Column("column", head=True), Column("is", head=True), Column("because", is_sentence=True))
-        rows = [{"column": name, "is": part, "because": why} for name, part, why in _listed(found.choices)]
-        checks = [f"  {each.column} ({each.part}): {each.check}" for each in found.choices if each.check]
-        checks += [f"  {note}" for note in self.notes]
-        name = "" if self.file.parent.resolve() == Path.cwd() else f" {self.file.parent}"
-        return [
-            f"Looked at {self.rows:,} rows. Their kind is {found.kind}, because {found.why}.",
-            Listing(columns, rows),
-            f"Wrote {self.file}.",
-            *(["Check:", *checks] if checks else []),
-            f"Then: detector doctor{name}, detector train{name}, detector score{name}",
-        ]
 
 
 def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
@@ -97,7 +70,7 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     files = find_files(str(file))
     source, frame, how = _look(files[0])
     units = units_of(frame)
-    found = replace(proposal_of(frame.iloc[1:] if units else frame), units=units)
+    found = replace(proposal_of(frame.iloc[1:] if units else frame, _spread(source, len(frame))), units=units)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":
@@ -153,6 +126,12 @@ def _read(file: Path, encoding: str) -> tuple[Source, pd.DataFrame, Written]:
     return source, source.read(limit=LOOKED_AT), how
 
 
+def _spread(source: Source, looked_at: int) -> pd.DataFrame | None:
+    """Rows from the first of a file to the last, if the first are not all and reading all is quick."""
+    total = source.estimate() or 0
+    return source.sample(LOOKED_AT) if looked_at < total <= SCAN_ROWS and looked_at == LOOKED_AT else None
+
+
 def _some_of_each(files: Sequence[Path], how: Written, first: pd.DataFrame) -> pd.DataFrame:
     """Rows of files from the first to the last: what is so in one, such as its month, need not be so in all."""
     chosen = [files[place * (len(files) - 1) // (MOST_FILES - 1)] for place in range(MOST_FILES)]
@@ -162,20 +141,9 @@ def _some_of_each(files: Sequence[Path], how: Written, first: pd.DataFrame) -> p
     return pd.concat(frames, ignore_index=True)
 
 
-def _listed(choices: Sequence[Choice]) -> Iterator[tuple[str, str, str]]:
-    """Columns, what they are and why; of a wide table, neighbours that are alike in one line."""
-    least = MOST_ALIKE if len(choices) > MOST_LISTED else len(choices) + 1
-    for (part, why, _), group in groupby(choices, key=lambda each: (each.part, each.why, each.check)):
-        alike = list(group)
-        if len(alike) >= least:
-            yield f"{alike[0].column} … {alike[-1].column}", part, f"{why}, of {len(alike):,} columns"
-        else:
-            yield from ((each.column, part, why) for each in alike)
-
-
 def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[str]:
     if units:
-        some = ", ".join(list(units.values())[:MOST_ALIKE])
+        some = ", ".join(list(units.values())[:MOST_NAMED])
         yield f"the first row holds units ({some}) and no values: it goes to the quarantine, of every file"
     if how.header > 1:
         above = "the line above it is" if how.header == 2 else f"the {how.header - 1} lines above it are"
@@ -189,9 +157,11 @@ def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[s
 
 def _waiting(found: Proposal) -> Iterator[str]:
     if found.kind == "sensors":
+        late = f"when {WAIT} or more have come after it, {found.waits}"
         yield (
-            f"series.wait: the service scores a reading when {WAIT} or more have come after it, {found.waits}; "
-            f"`trailing: true` scores it at once, and finds less"
+            f"series.trailing: a reading is scored as it comes; without it more is found, but {late}"
+            if found.is_slow
+            else f"series.wait: the service scores a reading {late}; `trailing: true` scores it at once, and finds less"
         )
 
 
@@ -351,7 +321,10 @@ def _series(found: Proposal, total: int) -> Iterator[str]:
         yield _noted("  models: entity", each)
     elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
-    yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
+    if found.is_slow:
+        yield _noted("  trailing: true", f"a score waits for no reading; without it for {WAIT} or more, {found.waits}")
+    else:
+        yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
     if found.sampled is not None or found.counters:
         yield "  sampling:"
     if (steps := found.sampled) is not None:

@@ -18,6 +18,8 @@ LEAST_REPEATS = 2.0
 FEW_REPEATED = 0.01
 MANY_REPEATED = 0.1
 LEAST_LONG = 11
+TWO = 2
+"""Of two values one is yes and one is no, such as whether somebody pays by card."""
 
 
 def key_of(frame: pd.DataFrame, copies: pd.Series) -> Choice | None:
@@ -53,7 +55,10 @@ def _is_prose(column: pd.Series) -> bool:
 
 
 def entity_of(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
-    """The column that names who or what a row is about; of a ``few`` things, which one it is belongs to the row."""
+    """The column that names who or what a row is about; of a ``few`` things, which one it is belongs to the row.
+
+    A ``few`` whole numbers are no customers, but grades, such as how a household is off.
+    """
     found: list[tuple[tuple[int, bool, int], Choice]] = []
     for name in map(str, frame.columns):
         column, rank = frame[name].dropna(), rank_of(name)
@@ -61,7 +66,8 @@ def entity_of(frame: pd.DataFrame, *, few: int = 1) -> Choice | None:
             continue
         many = column.nunique()
         repeats = len(column) / many
-        if many > (1 if rank < len(PARTIES) else few) and repeats >= LEAST_REPEATS:
+        is_party = rank < len(PARTIES) and guess_kind(column)[0] != "numeric"
+        if many > (min(few, TWO) if is_party else few) and repeats >= LEAST_REPEATS:
             why = f"{many:,} different, {repeats:,.0f} rows each"
             choice = Choice(name, "entity", why, "alerts are about it, and features look back at its past")
             found.append(((rank, not KEY.search(name), -many), choice))

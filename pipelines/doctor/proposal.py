@@ -10,46 +10,40 @@ import pandas as pd
 from detector.cleaning.values import read_booleans
 from detector.detectors.series.reasons import duration
 from detector.errors import SchemaError
-from detector.schema import MISSING, are_codes, guess_kind
+from detector.schema import KINDS, guess_kind
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import (
     ACCOUNT,
     AMOUNT,
-    CODE,
     CURRENCY,
     KEY,
     LABEL,
     LATITUDE,
     LONGITUDE,
     TIME,
-    rank_of,
 )
 from pipelines.doctor.counters import is_running_number
-from pipelines.doctor.formats import NEARLY_ALL, example, numbers_in_forms, propose, share_of
+from pipelines.doctor.feature_columns import feature_of
+from pipelines.doctor.formats import example, numbers_in_forms, share_of
 from pipelines.doctor.names import (
-    FEW_CODES,
     HALF,
-    are_long_codes,
     entity_of,
-    has_fractions,
-    is_nested,
     key_of,
     maybe_entities,
     names_things,
 )
 from pipelines.doctor.reading_rows import Sampled
-from pipelines.doctor.sensor_columns import COUNTS, as_sensor, with_clock, with_counters
+from pipelines.doctor.sensor_columns import COUNTS, with_clock, with_counters
 from pipelines.doctor.sensor_rows import NO_STEP, Readings, machine_of, single_readings
 from pipelines.doctor.times import is_clock, moves_on, reach, time_of, times_of
-from pipelines.progress import percent
 
 MOST_ANOMALOUS = 0.3
 FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 HARDLY = 0.01
 MOST_NAMED = 3
-WAIT = 60
-"""Readings that a score waits for, as it is proposed."""
+WAIT, LONGEST_WAIT = 60, pd.Timedelta(days=30)
+"""Readings that a score waits for, as it is proposed, and how long that may take."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +89,22 @@ class Proposal:
         return next((choice.column for choice in self.named(part)), None)
 
     @property
+    def _wait(self) -> pd.Timedelta:
+        return WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every))
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether readings come so seldom, as once a day or a month, that nobody can wait for those after one."""
+        return bool(self._wait >= LONGEST_WAIT)
+
+    @property
     def waits(self) -> str:
         """How long the readings take for which a score waits.
 
         >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
         '15 h'
         """
-        return duration(WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every)))
+        return duration(self._wait)
 
     @property
     def counters(self) -> list[str]:
@@ -131,8 +134,12 @@ class Proposal:
         return next((each.column for each in self.named("categorical") if CURRENCY.search(each.column)), None)
 
 
-def proposal_of(frame: pd.DataFrame) -> Proposal:
+def proposal_of(frame: pd.DataFrame, spread: pd.DataFrame | None = None) -> Proposal:
     """Guess what each column means, given some rows.
+
+    - ``frame``: rows that follow each other, which tell how rows come and what names them.
+    - ``spread``: rows from the first of a table to the last, where ``frame`` does not hold all: the first rows of a
+      year are all of January. By default the same.
 
     Raises ``SchemaError`` if there are no rows.
 
@@ -168,9 +175,11 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
     else:
         kind, found = "table", Readings("each row stands for itself")
         take(entity_of(rest(read), few=FEW_THINGS))
+    whole = frame if spread is None or kind == "sensors" else spread
     for name in map(str, frame.columns):
         if name not in taken:
-            take(_feature(name, frame[name], kind))
+            rows = frame if is_running_number(frame[name]) else whole
+            take(feature_of(name, rows[name], rows=kind))
     varied = [each for each in taken.values() if frame[each.column].nunique() > 1]
     log, changed = single_readings(read, time, varied)
     taken |= {each.column: each for each in changed}
@@ -187,7 +196,7 @@ def proposal_of(frame: pd.DataFrame) -> Proposal:
         step=(log or found).step,
         sampled=(log or found).sampled,
     )
-    return _by_time(_without_the_unlearnable(proposal, read, time), read, time)
+    return _by_time(_without_the_unlearnable(proposal, read if spread is None else spread, time), read, time)
 
 
 def _without_the_unlearnable(found: Proposal, read: pd.DataFrame, time: Choice | None) -> Proposal:
@@ -228,8 +237,10 @@ def _missing_roles(found: Proposal, frame: pd.DataFrame) -> Iterator[str]:
     """What is missed without a time, or without a column that says who or what a row is about, and what it may be."""
     if found.kind != "table":
         return
+    if not any(frame[each.column].nunique() > 1 for each in found.choices if each.part in KINDS):
+        yield "columns: nothing is left to learn from, for the reasons above. List as numeric or categorical what tells"
     for name in () if found.role("time") else [each.column for each in found.choices if each.part != "numeric"]:
-        if TIME.search(name) and frame[name].nunique() > 1:
+        if TIME.search(name) and _may_be_times(frame[name]):
             text = f"columns.time: none was recognised. If {name} says when, such as {example(frame[name])}"
             yield f"{text}, say how it is written: `source.formats: {{{name}: {{date: ...}}}}`"
     clocks = [each.column for each in found.named("ignore") if found.dated and is_clock(frame[each.column])]
@@ -245,6 +256,12 @@ def _missing_roles(found: Proposal, frame: pd.DataFrame) -> Iterator[str]:
         if maybe := maybe_entities(frame[spare])[:MOST_NAMED]:
             text = f"columns.entity: no name of a column says who or what a row is about. If one of {', '.join(maybe)}"
             yield f"{text} does, name it: alerts are then about it, and features can look back at its past"
+
+
+def _may_be_times(column: pd.Series) -> bool:
+    """Whether most values are of digits and of something else, as 31.1.26 is, and "lunch" and 7 are not."""
+    known = column.dropna().astype("str")
+    return bool(known.nunique() > 1 and known.str.contains(r"[0-9]\D|\D[0-9]").mean() > HALF)
 
 
 def _label(frame: pd.DataFrame) -> Choice | None:
@@ -274,63 +291,3 @@ def _afterwards(frame: pd.DataFrame, label: str) -> Iterator[Choice]:
         kind = guess_kind(frame[name])[0]
         check = "name it in `features.reported`, if it says when the label became known" if kind == "datetime" else ""
         yield Choice(name, "ignore", f"it is filled in where {label} is 1, and hardly anywhere else", check)
-
-
-def _feature(name: str, column: pd.Series, rows: str) -> Choice:
-    column = column.mask(column.astype("str").str.strip().str.lower().isin(MISSING))
-    distinct = column.nunique()
-    if distinct == 0:
-        return Choice(name, "ignore", "it is always missing")
-    if distinct == 1:
-        return _constant(name, column, rows)
-    if is_running_number(column):
-        check = "list it under numeric if it is something that was measured"
-        return Choice(name, "ignore", "it counts the rows: those to come lie beyond all that is learnt", check)
-    choice = next(_kinds(name, column, int(distinct)))
-    return as_sensor(choice, column) if rows == "sensors" else choice
-
-
-def _constant(name: str, column: pd.Series, rows: str) -> Choice:
-    """A column of one value: another would be news, unless it is about the file, such as its number or its date."""
-    has_gaps = bool(column.isna().any())
-    kind, why = guess_kind(column)[0], f"it is {'missing or' if has_gaps else 'always'} {example(column.dropna())}"
-    kind = "categorical" if kind == "numeric" and (are_codes(column) or CODE.search(name)) else kind
-    is_text = kind == "datetime" or (rows == "sensors" and kind == "categorical")
-    if is_text or has_gaps or any(each.search(name) for each in (LABEL, KEY, TIME)):
-        return Choice(name, "ignore", why)
-    return Choice(name, kind, why, "any other value counts as an anomaly; ignore it if it is about the file")
-
-
-def _kinds(name: str, column: pd.Series, distinct: int) -> Iterator[Choice]:
-    kind, why = guess_kind(column)
-    are_padded = are_codes(column)
-    if kind == "categorical" and not are_padded:
-        for dates, other in ((False, "numeric"), (True, "datetime")):
-            found = propose(column, dates=dates)
-            if found and found[0][1] >= NEARLY_ALL:
-                form = found[0][0]
-                check = f"they would fit {found[1][0].describe()} too" if len(found) > 1 else ""
-                yield Choice(name, other, f"{percent(found[0][1])} are {other}, written {form.describe()}", check, form)
-        if is_clock(column) and distinct > FEW_CODES:
-            check = "`features.calendar: [hour]` learns the hour of `columns.time`"
-            yield Choice(name, "ignore", f"a time of day, {distinct:,} different: one is not like the next", check)
-        if is_nested(column) and distinct > FEW_CODES:
-            check = "write what matters of it into columns of their own"
-            yield Choice(name, "ignore", f"each holds several values, such as {example(column)}", check)
-        if distinct > HALF * column.count() and distinct > FEW_CODES:
-            yield Choice(name, "ignore", f"text, {distinct:,} different: nearly every row that has one has another")
-        yield Choice(name, "categorical", f"text, {distinct:,} different")
-    is_name = CODE.search(name) is not None or rank_of(name) is not None
-    is_long = kind == "numeric" and are_long_codes(column)
-    if are_padded or is_long or (kind == "numeric" and is_name and not has_fractions(column)):
-        sign = (
-            "zeros or a plus before its digits" if are_padded else "as many digits in each" if is_long else "its name"
-        )
-        reason = f"{sign}, and {distinct:,} different numbers"
-        if distinct <= max(FEW_CODES, 0.1 * len(column)):
-            yield Choice(name, "categorical", reason, "a code, not an amount")
-        else:
-            many = "nearly every row has another" if distinct > HALF * len(column) else "too many to learn each"
-            check = "list it under numeric if it is an amount and no code"
-            yield Choice(name, "ignore", f"{reason}: {many}", check)
-    yield Choice(name, kind, why)

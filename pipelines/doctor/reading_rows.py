@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from detector.detectors.series.reasons import duration
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.names import HALF
 from pipelines.doctor.times import times_of
@@ -24,7 +25,7 @@ ONE_OTHER = 0.95
 """Share of the rows of a name that have the same other names, if it says alone whose they are."""
 SILENCES = 2
 """A gap may be so many times as long as any in the rows looked at before it is one."""
-_STEPS = ("1s", "5s", "10s", "30s", "1min", "5min", "10min", "15min", "30min", "1h")
+_STEPS = ("1s", "5s", "10s", "30s", "1min", "5min", "10min", "15min", "30min", "1h", "3h", "12h", "1D", "7D")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class OneReading:
     @property
     def why(self) -> str:
         """Why it is taken for that."""
-        often = f"every {self.step.total_seconds():g} s" if self.sampled is None else "at uneven times"
+        often = f"every {duration(self.step)}" if self.sampled is None else "at uneven times"
         return f"each row is one reading of one {self.sensor}, {often}"
 
 

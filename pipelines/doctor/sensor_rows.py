@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import pandas as pd
 
+from detector.detectors.series.reasons import duration
 from detector.schema import guess_kind
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import CODE
@@ -43,31 +45,52 @@ class Readings:
     sampled: Sampled | None = None
 
 
-def _readings(frame: pd.DataFrame, time: Choice, entity: Choice | None, taken: set[str]) -> Readings | None:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns that vary and have no role: which are text, which numbers, and which of these have fractions."""
+
+    texts: tuple[str, ...]
+    numbers: tuple[str, ...]
+    floats: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, taken: Collection[str]) -> Self:
+        """Those of a frame."""
+        others = [name for name in map(str, frame.columns) if name not in taken and frame[name].nunique() > 1]
+        kinds = {name: guess_kind(frame[name])[0] for name in others}
+        numbers = tuple(name for name in others if kinds[name] == "numeric")
+        texts = tuple(name for name in others if kinds[name] == "categorical")
+        return cls(texts, numbers, tuple(name for name in others if has_fractions(frame[name])), tuple(others))
+
+    def without(self, column: str) -> Self:
+        """All but one."""
+        parts = (self.texts, self.numbers, self.floats, self.others)
+        return type(self)(*(tuple(name for name in part if name != column) for part in parts))
+
+
+def _readings(frame: pd.DataFrame, when: pd.Series, entity: Choice | None, columns: _Columns) -> Readings | None:
     """Whether rows are readings of sensors, and why: numbers, in regular steps or each close to the one before."""
-    named = taken if entity is None else {*taken, entity.column}
-    others = [name for name in map(str, frame.columns) if name not in named and frame[name].nunique() > 1]
-    floats = [name for name in others if has_fractions(frame[name])]
-    numbers = [name for name in others if guess_kind(frame[name])[0] == "numeric"]
+    columns = columns if entity is None else columns.without(entity.column)
+    others, numbers, floats = columns.others, list(columns.numbers), columns.floats
     is_alone = entity is None and len(others) == len(numbers) == 1 and not CODE.search(others[0])
     are_numbers = is_alone or (len(floats) >= 2 and len(numbers) >= MOSTLY_NUMBERS * len(others))
     measured = [name for name in numbers if name in floats or not CODE.search(name)]
     if not are_numbers and len(measured) < 2:
         return None
-    when = times_of(frame[time.column], time.form)
     names = [] if entity is None else [frame[entity.column]]
     steps = steps_of(when, names)
     if entity is not None and steps.median() >= LONG_STEP:
         return None
-    columns = counted(len(numbers), "column")
+    many = counted(len(numbers), "column")
     if are_regular(steps) and (are_numbers or are_clocked(steps)):
         middle = steps.median()
         about = "" if (steps == middle).mean() >= HALF else "about "
-        why = f"{columns} of numbers, a row {about}every {middle.total_seconds():g} s"
+        why = f"{many} of numbers, a row {about}every {duration(middle)}"
         return Readings(why, middle, is_clocked=are_clocked(steps))
     values = frame.loc[when.sort_values(kind="stable").index, numbers].apply(pd.to_numeric, errors="coerce")
     if are_numbers and all(follow_on(values[name], names) for name in floats or numbers):
-        why = f"{columns} of numbers, each close to the one before, at uneven times"
+        why = f"{many} of numbers, each close to the one before, at uneven times"
         return Readings(why, steps.median(), sampled=sampled(when, values, names))
     return None
 
@@ -78,29 +101,29 @@ def machine_of(
     """The column by whose values rows are readings of sensors, if it takes one, and why they are."""
     if time is None:
         return entity, None
-    alone = _readings(frame, time, None, set(taken))
+    columns, when = _Columns.of(frame, taken), times_of(frame[time.column], time.form)
+    alone = _readings(frame, when, None, columns)
     if entity is None and alone is not None:
         return None, alone
     if entity is not None:
-        is_state = frame[entity.column].nunique() <= FEW_STATES and not _has_rows_between(frame, time, entity)
+        is_state = frame[entity.column].nunique() <= FEW_STATES and not _has_rows_between(frame, when, entity)
         if alone is not None and alone.is_clocked and is_state:
             return None, alone
-        return entity, _readings(frame, time, entity, set(taken))
-    for name in map(str, frame.columns):
+        return entity, _readings(frame, when, entity, columns)
+    for name in columns.texts:
         many = frame[name].nunique()
-        if name in taken or not 1 < many <= MOST_NAMES * len(frame) or guess_kind(frame[name])[0] != "categorical":
+        if many > MOST_NAMES * len(frame):
             continue
         check = "rows of one value come in regular steps: each should be a machine"
         choice = Choice(name, "entity", f"{many:,} different, {len(frame) / many:,.0f} rows each", check)
-        found = _readings(frame, time, choice, set(taken))
+        found = _readings(frame, when, choice, columns)
         if found is not None:
             return choice, found
     return None, None
 
 
-def _has_rows_between(frame: pd.DataFrame, time: Choice, entity: Choice) -> bool:
+def _has_rows_between(frame: pd.DataFrame, when: pd.Series, entity: Choice) -> bool:
     """Whether others have rows between two of an entity, at regular steps; if not, it is a state of one machine."""
-    when = times_of(frame[time.column], time.form)
     own = steps_of(when, [frame[entity.column]])
     return are_regular(own) and bool(own.median() > steps_of(when, []).median())
 
@@ -125,7 +148,7 @@ def single_readings(
     values = pd.to_numeric(frame[numbers[0].column], errors="coerce")
     sensor = max(names, key=lambda name: values.groupby(frame[name]).mean().std())
     pivot = _pivot(sensor, [name for name in (time.column, *names) if name != sensor], numbers[0].column)
-    step = f"{steps.median().total_seconds():g} s"
+    step = f"{duration(steps.median())}"
     check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
     return None, [replace(numbers[0], check=check)]
 

@@ -16,6 +16,8 @@ from pipelines.progress import percent
 from pipelines.sources.formats import read_form
 
 THESE_TIMES = (1990, 2100)
+MISREAD_DAYS = 365
+"""Seconds and milliseconds of our times, read as thousandths of what they are, are days after the first of 1970."""
 CLOCK = r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?"
 LEAST_MOVES, ROWS_A_MOVE = 4, 10
 
@@ -55,6 +57,16 @@ def _are_dates_as_they_are(column: pd.Series) -> bool:
     """Whether nearly all numbers are days such as 20260131, or seconds since 1970, of these times."""
     years = read_dates(column)[0].dt.year
     return bool(years.between(*THESE_TIMES).sum() >= NEARLY_ALL * max(column.count(), 1))
+
+
+def are_misread(when: pd.Series) -> bool:
+    """Whether times are such as only a wrong form gives: of the years to come, or of the days from which stamps count.
+
+    >>> are_misread(pd.Series(pd.to_datetime(["1812-03-01"]))), are_misread(pd.Series(pd.to_datetime(["1970-01-20"])))
+    (False, True)
+    """
+    middle = when.dropna().median()
+    return bool(middle.year > THESE_TIMES[1] or 0 <= (middle - pd.Timestamp(0)).days < MISREAD_DAYS)
 
 
 def is_clock(column: pd.Series) -> bool:

@@ -27,6 +27,8 @@ def check_training(config: Config, source: Source, frame: pd.DataFrame) -> Itera
     kind = KINDS[config.kind]
     try:
         schema = kind.schema(frame, config)
+        if not schema.features:  # which the check of the columns says
+            return
         refuse_taken_names(schema)
         cleaned = clean(frame, schema, labelled=schema.label is not None, positions=frame.index)
         if len(cleaned.rows) < LEAST_ROWS:

@@ -245,7 +245,7 @@ def duration(length: np.timedelta64 | pd.Timedelta) -> str:
         return f"{seconds:.3g} s"
     if seconds >= LONG:
         days, hours = divmod(round(seconds / 3_600), 24)
-        return f"{days} days {hours} h" if hours else f"{days} days"
+        return f"{days:,} days {hours} h" if hours else f"{days:,} days"
     hours, minutes = divmod(round(seconds / 60), 60)
     if not hours:
         return f"{minutes} min"
