@@ -210,8 +210,8 @@ def test_half_a_pair_of_surrogates_stops_nothing(site: Site, broker: Broker, nam
     found = score(site)
 
     assert (found.rows, keys(site)) == (2, [1])
-    assert "'?' is not a number" in next(site.folder.glob("**/batch-*.csv")).read_text()
-    assert open_source(load_config(site.folder).source).read()["?"].dropna().tolist() == ["1"]
+    assert "'\ufffd' is not a number" in next(site.folder.glob("**/batch-*.csv")).read_text()
+    assert open_source(load_config(site.folder).source).read()["\ufffd"].dropna().tolist() == ["1"]
 
 
 def test_new_starts_after_what_is_there(site: Site, broker: Broker, name: str) -> None:

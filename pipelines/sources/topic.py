@@ -26,6 +26,7 @@ AT_ONCE = 1_000
 LOOKED_AT = 1_000
 """Messages at each end of a partition that are read to learn the names of columns."""
 
+_HALVES = re.compile("[\ud800-\udfff]")
 _OURS = ("bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset", "enable.partition.eof")
 
 
@@ -238,7 +239,8 @@ def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
     """A message's JSON object; without one, why there is none, with its place.
 
     What deletes a key of a compacted topic has no content, and is no event either. Half a pair of surrogates, which
-    JSON can escape and no text can hold, becomes a question mark: the event is scored all the same.
+    JSON can escape and no text can hold, becomes U+FFFD, Unicode's mark for what is no character: the event is scored
+    all the same.
     """
     place = f"partition {message.partition()}, offset {message.offset()}"
     content = message.value()
@@ -247,7 +249,7 @@ def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
     try:
         event = json.loads(content, parse_float=str, parse_int=str)
         if b"\\ud" in content.lower():
-            event = json.loads(json.dumps(event, ensure_ascii=False).encode(errors="replace"))
+            event = json.loads(_HALVES.sub("\ufffd", json.dumps(event, ensure_ascii=False)))
     except (ValueError, RecursionError) as error:
         return None, f"{place}: not JSON: {str(error)[:200]}"
     if not isinstance(event, dict):
