@@ -12,7 +12,8 @@ from detector.errors import SchemaError, nearest
 
 ROLES = ("key", "time", "entity", "label")
 KINDS = ("numeric", "categorical", "boolean", "datetime")
-MISSING = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none", ".", "..", "-", "--", "?")
+MISSING_WORDS = ("", "na", "n/a", "<na>", "nan", "nat", "null", "none")
+MISSING = (*MISSING_WORDS, ".", "..", "-", "--", "?")
 """What stands where no number, date or truth is known: words, and signs as statistics packages write them."""
 MOST = 0.5
 LOOKED_AT = 200

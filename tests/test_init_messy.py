@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.config import load_config
 from pipelines.doctor import Check, examine
+from pipelines.doctor.feature_columns import feature_of
 from pipelines.doctor.init import init
 from pipelines.doctor.proposal import Proposal, proposal_of
 
@@ -211,3 +212,13 @@ def test_readings_of_trading_days_are_put_on_days(tmp_path: Path) -> None:
     assert found.sampled is not None
     assert found.sampled.every == "1D"
     assert load_config(tmp_path).series.trailing
+
+
+def test_signs_are_missing_beside_numbers_and_values_beside_text() -> None:
+    """A result of + or - is no column that is always +, and one of numbers and dashes is one of numbers."""
+    results, numbers = pd.Series(["+", "-"] * 50), pd.Series(["1.5", "-", "2.25", "?"] * 25)
+
+    result, number = (feature_of("found", column, rows="table") for column in (results, numbers))
+
+    assert (result.part, result.why) == ("categorical", "text, 2 different")
+    assert number.part == "numeric"

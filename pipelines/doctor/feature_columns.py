@@ -9,7 +9,7 @@ import pandas as pd
 
 from detector.arrays import Flags
 from detector.cleaning.values import read_dates, read_numbers
-from detector.schema import MISSING, are_codes, guess_kind
+from detector.schema import MISSING, MISSING_WORDS, are_codes, guess_kind
 from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import CODE, KEY, LABEL, TIME, YEAR, rank_of
 from pipelines.doctor.counters import is_running_number
@@ -32,7 +32,7 @@ def feature_of(name: str, column: pd.Series, *, rows: str) -> Choice:
     >>> choice.part, choice.why
     ('categorical', "4 different, and 25 % is not a number, such as '4+'")
     """
-    column = column.mask(column.astype("str").str.strip().str.lower().isin(MISSING))
+    column = _without_missing(column)
     distinct = column.nunique()
     if distinct == 0:
         return Choice(name, "ignore", "it is always missing")
@@ -43,6 +43,14 @@ def feature_of(name: str, column: pd.Series, *, rows: str) -> Choice:
         return Choice(name, "ignore", "it counts the rows: those to come lie beyond all that is learnt", check)
     choice = next(_kinds(name, column, int(distinct)))
     return as_sensor(choice, column) if rows == "sensors" else choice
+
+
+def _without_missing(column: pd.Series) -> pd.Series:
+    """A column without what stands for a missing value; beside text, a sign is a value as any, such as + and -."""
+    text = column.astype("str").str.strip().str.lower()
+    known = column.mask(text.isin(MISSING))
+    is_text = known.notna().any() and guess_kind(known)[0] == "categorical"
+    return column.mask(text.isin(MISSING_WORDS)) if is_text else known
 
 
 def _constant(name: str, column: pd.Series, rows: str) -> Choice:

@@ -70,7 +70,8 @@ def init(file: Path, *, folder: Path, force: bool = False) -> InitReport:
     files = find_files(str(file))
     source, frame, how = _look(files[0])
     units = units_of(frame)
-    found = replace(proposal_of(frame.iloc[1:] if units else frame, _spread(source, len(frame))), units=units)
+    spread = _spread(source, len(frame)) if len(files) == 1 else None  # of several, rows of each are looked at
+    found = replace(proposal_of(frame.iloc[1:] if units else frame, spread), units=units)
     path = os.path.relpath(file, folder)
     days = found.days * max(1.0, (source.estimate() or 0) / len(frame))
     if found.kind == "sensors":

@@ -148,7 +148,7 @@ def single_readings(
     values = pd.to_numeric(frame[numbers[0].column], errors="coerce")
     sensor = max(names, key=lambda name: values.groupby(frame[name]).mean().std())
     pivot = _pivot(sensor, [name for name in (time.column, *names) if name != sensor], numbers[0].column)
-    step = f"{duration(steps.median())}"
+    step = duration(steps.median())
     check = f"one reading a row, every {step}. Sensors that are read together belong into a row: with pandas, {pivot}"
     return None, [replace(numbers[0], check=check)]
 
