@@ -157,7 +157,7 @@ def test_odd_events_and_refused_ones_leave_the_others_alone(desks: Callable[[str
 
     found = [
         *asked(groups, first, odd | {"amount": " 3 "}),
-        groups.ask(EventRequest(barred, keep=True, now=LATER, admits=lambda _: False)),
+        groups.ask(EventRequest(barred, keep=True, now=LATER, admits=lambda _, __: False)),
         *asked(groups, last),
     ]
 

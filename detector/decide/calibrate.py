@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -207,7 +208,11 @@ class Calibrator:
     @property
     def median(self) -> float:
         """The median calibration risk, of rows that are not lifted."""
-        return self.lifts[0] if self.lifts is not None else float(np.median(self.risk))
+        return self.lifts[0] if self.lifts is not None else self._median
+
+    @cached_property
+    def _median(self) -> float:
+        return float(np.median(self.risk))
 
     @property
     def largest_step(self) -> float:

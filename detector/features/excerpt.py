@@ -41,6 +41,11 @@ class KnownBy:
         key = history.features.key
         return cls([None if key is None else row[key]], {by: [entity_name(row, by)] for by in history.layouts})
 
+    def joined(self, others: KnownBy) -> KnownBy:
+        """The same of these rows and others."""
+        names = {by: [*names, *others.names[by]] for by, names in self.names.items()}
+        return KnownBy([*self.keys, *others.keys], names)
+
     def entities(self) -> Iterable[tuple[By, str]]:
         """Each entity once."""
         return ((by, name) for by, names in self.names.items() for name in dict.fromkeys(names) if name is not None)

@@ -7,11 +7,9 @@ which says what is wrong. So there is nothing here that answers an error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from sqlalchemy.orm import Session
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
@@ -21,7 +19,7 @@ from detector.errors import DetectorError
 from pipelines.api.context import AppContext
 from pipelines.api.events import ARROW, JSON, Events
 from pipelines.api.scores import answer_of, response_of
-from pipelines.scoring.one_event import EventRequest
+from pipelines.scoring.one_event import Admits, EventRequest
 
 MOST_BYTES = 65_536
 """A longer body is of several events, mostly, and is read once alone."""
@@ -43,10 +41,10 @@ class FastPath:
         length = headers.get("content-length", "")
         return length.isdecimal() and int(length) <= min(most, MOST_BYTES)
 
-    async def answer(self, body: Body, *, admits: Callable[[Session], bool]) -> Response | None:
+    async def answer(self, body: Body, *, admits: Admits) -> Response | None:
         """The answer to a request; None if it takes the whole way.
 
-        - ``admits``: whether whoever asks may, by a look at the state.
+        - ``admits``: whether whoever asks may.
         """
         read = await body.read()
         if read is None:

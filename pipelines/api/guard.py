@@ -7,7 +7,7 @@ import math
 
 import anyio.to_thread
 from fastapi.responses import JSONResponse
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +18,7 @@ from pipelines.api.fast_path import Body, FastPath
 from pipelines.api.limits import Rate, bounded, too_large
 from pipelines.api.problems import problem
 from pipelines.escaping import one_line
+from pipelines.scoring.marks import LatestMarks
 
 log = logging.getLogger("detector.api")
 
@@ -36,6 +37,7 @@ class Guard:
         self.most = int(context.config.service.api.most_megabytes * MEGABYTE)
         self.rate = Rate(context.config.service.api.per_second)
         self.failures = Rate(FAILURES_A_SECOND)
+        self.known_keys = keys.KnownKeys()
         self.fast_path = FastPath(context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,10 +106,11 @@ class _Admission:
         self.key = key
         self.caller: keys.Caller | None = None
 
-    def __call__(self, session: Session) -> bool:
+    def __call__(self, connection: Connection, marks: LatestMarks) -> bool:
         if self.caller is not None:
             return True  # what is scored anew was let through before
-        caller = keys.check(session, self.key, now=self.guard.context.clock())
+        now = self.guard.context.clock()
+        caller = self.guard.known_keys.check(connection, self.key, trail=marks.trail, now=now)
         if caller is None or not caller.may("score") or self.guard.rate.wait(caller.id):
             return False
         self.caller = caller

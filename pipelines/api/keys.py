@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from detector.errors import NotFoundError, SettingError, nearest
@@ -76,12 +77,37 @@ def create(
 
 def check(session: Session, given: str, *, now: datetime) -> Caller | None:
     """Who asks with a key; None if it is none, was revoked, or is too old. Takes as long whichever it is."""
+    return caller_of(_look_up(session.connection(), given), now=now)
+
+
+class KnownKeys:
+    """What ``check`` says of keys, each looked up once until somebody leaves a trail, as who revokes one does.
+
+    For one thread. The keys themselves are not remembered.
+    """
+
+    def __init__(self) -> None:
+        self._trail = -1
+        self._found: dict[str, sa.Row[Any]] = {}
+
+    def check(self, connection: Connection, given: str, *, trail: int, now: datetime) -> Caller | None:
+        """Who asks with a key; ``trail`` is the number of the last one in the state that is looked at."""
+        if trail != self._trail:
+            self._found, self._trail = {}, trail
+        name = _hash(given)
+        found = self._found.get(name)
+        if found is None and (found := _look_up(connection, given)) is not None:
+            self._found[name] = found
+        return caller_of(found, now=now)
+
+
+def _look_up(connection: Connection, given: str) -> sa.Row[Any] | None:
+    """What is kept of a key."""
     parts = _KEY.fullmatch(given)
-    asked = {"id": parts[1] if parts is not None else ""}
-    found = session.connection().execute(_FOUND, asked).first()
+    found = connection.execute(_FOUND, {"id": parts[1] if parts is not None else ""}).first()
     kept = _NOBODY if found is None else found.hash
     right = hmac.compare_digest(kept, _hash(parts[2] if parts is not None else given))
-    return caller_of(found, now=now) if right else None
+    return found if right else None
 
 
 def caller_of(key: ApiKey | sa.Row[Any] | None, *, now: datetime) -> Caller | None:

@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -230,7 +230,7 @@ class FeatureEngine:
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
         - ``before``: Other rows, as ``typed`` returns them, that are in the past of these.
         """
-        typed, unusable = self._usable(frame, self.features.faults, now)
+        typed, unusable = self._usable(self.reader.read(frame), self.features.faults, now)
         taken = _where(typed, ~self.repeated(typed))
         every = taken if before is None else pd.concat([before, taken], ignore_index=True)
         measured = self.features.measure(every)[:, len(every) - len(taken) :]
@@ -251,7 +251,8 @@ class FeatureEngine:
           no features: they are not rows of their own.
         - ``typed``: The rows as the reader returns them, where they were read before.
         """
-        typed, unusable = self._usable(frame, self.history.faults, now, typed)
+        typed = self.reader.read(frame) if typed is None else typed
+        typed, unusable = self._usable(typed, self.history.faults, now)
         again = self.repeated(typed)
         if known is not None and self.features.key is not None:
             again = again | known(typed[self.features.key])
@@ -265,19 +266,28 @@ class FeatureEngine:
         history: History | None = None,
         now: pd.Timestamp | None = None,
         typed: pd.DataFrame | None = None,
+        beside: pd.DataFrame | None = None,
     ) -> FeaturedRows:
         """Add the features of new rows, as ``push`` does, and leave the past as it is.
 
         - ``history``: Another past than the engine's.
+        - ``beside``: Other new rows, as the reader returns them, under labels that are none of ``frame``.
         """
         history = self.history if history is None else history
-        typed, unusable = self._usable(frame, history.faults, now, typed)
-        taken = _where(typed, ~self.repeated(typed))
-        return self._featured(frame, taken, history.measure(taken, moves=False), unusable)
+        typed = self.reader.read(frame) if typed is None else typed
+        every = typed if beside is None else pd.concat([beside, typed])
+        usable, unusable = self._usable(every, history.faults, now)
+        taken = _where(usable, ~self.repeated(usable))
+        measured = history.measure(taken, moves=False)
+        if beside is not None:
+            own = taken.index.isin(typed.index)
+            taken, measured = taken[own], measured[:, own]
+            unusable = unusable[unusable.index.isin(typed.index)]
+        return self._featured(frame, taken, measured, unusable)
 
     def latest(self, now: datetime) -> np.datetime64:
         """The latest time that a row may have."""
-        moment: np.datetime64 = naive_utc(now).to_datetime64()
+        moment = np.datetime64(now if now.tzinfo is None else now.astimezone(UTC).replace(tzinfo=None), "us")
         return moment + np.timedelta64(int(self.section.ahead * MICROSECONDS["s"]), "us")
 
     @property
@@ -292,7 +302,7 @@ class FeatureEngine:
 
     def typed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns that features need of the rows that can have features, whenever they come."""
-        return self._usable(frame, self.features.faults, None)[0]
+        return self._usable(self.reader.read(frame), self.features.faults, None)[0]
 
     def measure(self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None) -> tuple[FeaturedRows, str]:
         """Add the features of a file of rows, and say how if it is not as of new rows; see ``push``.
@@ -356,11 +366,8 @@ class FeatureEngine:
         ahead = short(self.section.ahead * MICROSECONDS["s"])
         return faults(typed, now=None if now is None else naive_utc(now), ahead=ahead)
 
-    def _usable(
-        self, frame: pd.DataFrame, faults: Faults, now: pd.Timestamp | None, typed: pd.DataFrame | None = None
-    ) -> tuple[pd.DataFrame, pd.Series]:
-        """The rows that can have features, typed, and why the others cannot."""
-        typed = self.reader.read(frame) if typed is None else typed
+    def _usable(self, typed: pd.DataFrame, faults: Faults, now: pd.Timestamp | None) -> tuple[pd.DataFrame, pd.Series]:
+        """The rows that can have features, of rows as the reader returns them, and why the others cannot."""
         typed = _where(typed, typed[self.features.time].notna().to_numpy())
         reasons = self.faults(typed, faults, now)
         bad = (reasons != "").to_numpy()

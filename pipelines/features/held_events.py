@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from detector.features import History
@@ -62,13 +63,13 @@ class HeldEvents:
 
     def frame(self, *, now: datetime) -> pd.DataFrame:
         """All of them, as they came, under their keys as text."""
-        with self.store.read() as session, self._lock:
+        with self.store.look() as connection, self._lock:
             self._drop_old(now)
-            self._take(session, _NEW, {"source": self.source, "since": self.since(now), "after": self._last})
-            self._reconcile(session, now=now)
+            self._take(connection, {"since": self.since(now), "after": self._last})
+            self._reconcile(connection, now=now)
             return framed_by_key(self._rows)
 
-    def follow(self, session: Session, *, last: int, gone: Hashable, now: datetime) -> None:
+    def follow(self, connection: Connection, *, last: int, gone: Hashable, now: datetime) -> None:
         """Take over what a look at the state has of them.
 
         - ``last``: the number of the latest, of whichever source.
@@ -78,17 +79,17 @@ class HeldEvents:
         with self._lock:
             self._drop_old(now)
             if last > self._last:
-                self._take(session, _NEW, {"source": self.source, "since": self.since(now), "after": self._last})
+                self._take(connection, {"since": self.since(now), "after": self._last})
                 self._last = last
             if gone != self._gone:
-                self._reconcile(session, now=now)
+                self._reconcile(connection, now=now)
                 self._gone = gone
 
     def near(self, engine: FeatureEngine, rows: KnownBy) -> dict[str, HeldRow]:
         """Those that share an entity with some event, by their keys as text: others cannot change its features."""
         with self._lock:
             found = self._by_entity(engine).keys(rows)
-            return {key: self._rows[key] for key in self._rows if key in found} if found else {}
+            return {key: self._rows[key] for key in found}
 
     def read_near(
         self, engine: FeatureEngine, row: KnownBy, *, latest: np.datetime64, but: Callable[[str], bool]
@@ -114,17 +115,17 @@ class HeldEvents:
         while self._rows and (first := next(iter(self._rows.items())))[1].at <= oldest:
             self._let_go(first[0])
 
-    def _reconcile(self, session: Session, *, now: datetime) -> None:
+    def _reconcile(self, connection: Connection, *, now: datetime) -> None:
         """Read all of them where there are not as many as in memory."""
-        ours = {"source": self.source, "since": self.since(now)}
-        if session.connection().execute(_COUNT, ours).scalar_one() == len(self._rows):
+        since = {"since": self.since(now)}
+        if connection.execute(_COUNT, since | {"source": self.source}).scalar_one() == len(self._rows):
             return
         for key in list(self._rows):
             self._let_go(key)
-        self._take(session, _NEW, ours | {"after": 0})
+        self._take(connection, since | {"after": 0})
 
-    def _take(self, session: Session, which: sa.Select[Any], given: Mapping[str, Any]) -> None:
-        for line in session.connection().execute(which, given):
+    def _take(self, connection: Connection, given: Mapping[str, Any]) -> None:
+        for line in connection.execute(_NEW, given | {"source": self.source}):
             self._let_go(line.key)
             self._rows[line.key] = HeldRow(line.row, line.at)
             self._last = max(self._last, line.id)
@@ -166,10 +167,6 @@ def framed_by_key(held: Mapping[str, HeldRow]) -> pd.DataFrame:
     return framed(each.row for each in held.values()).set_axis(list(held), axis="index")
 
 
-def _inferred(column: pd.Series) -> pd.Series:
-    return column if column.isna().any() else column.infer_objects()
-
-
 def measure_ahead(
     engine: FeatureEngine,
     history: History,
@@ -183,23 +180,14 @@ def measure_ahead(
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
     - ``held``: other events that count as well, under labels that are none of ``frame``.
-    - ``typed``, ``known_by``: the rows of ``frame`` as the engine's reader returns them, and what the past knows them
-      by.
+    - ``typed``: the rows of ``frame`` as the engine's reader returns them; ``known_by``: what the past knows them by.
 
     Returns the rows with their features; by label, why some cannot have any; and the labels of those in the past.
     """
-    every = frame
-    if len(held):
-        own = [name for name in engine.reader.needs if name in held]
-        joined = pd.concat([held[own].astype(object), frame.astype(object)])
-        every = pd.DataFrame({name: _inferred(joined[name]) for name in joined.columns})
-        typed = engine.reader.read(every)
-        known_by = KnownBy.of(history, typed)
-    known = known_rows(history, known_by)
-    past = excerpt(history, known_by) if known.any() else history
-    found = engine.peek(every, history=past, now=pd.Timestamp(now), typed=typed)
-    rows, why = found.rows, dict(zip(found.unusable.index.tolist(), found.why, strict=True))
-    if len(held):
-        rows = rows[rows.index.isin(frame.index)]
-        why = {label: reason for label, reason in why.items() if label in frame.index}
-    return rows, why, set(every.index[known].tolist())
+    beside = engine.reader.read(held) if len(held) else None
+    every = known_by if beside is None else known_by.joined(KnownBy.of(history, beside))
+    known = known_rows(history, every)
+    past = excerpt(history, every) if known.any() else history
+    found = engine.peek(frame, history=past, now=pd.Timestamp(now), typed=typed, beside=beside)
+    why = dict(zip(found.unusable.index.tolist(), found.why, strict=True))
+    return found.rows, why, set(frame.index[known[: len(frame)]].tolist())

@@ -7,6 +7,7 @@ from contextlib import closing, nullcontext
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from detector.errors import DataError
@@ -35,12 +36,13 @@ def rule_book_of(
     """
     with nullcontext() if store is None else store.read() as session:
         latest = None if session is None else last_change(session, config)
-        return rule_book_at(config, session, schema, cache, latest=latest, strict=strict)
+        connection = None if session is None else session.connection()
+        return rule_book_at(config, connection, schema, cache, latest=latest, strict=strict)
 
 
 def rule_book_at(
     config: Config,
-    session: Session | None,
+    connection: Connection | None,
     schema: Schema,
     cache: ProcessCache,
     *,
@@ -49,13 +51,14 @@ def rule_book_at(
 ) -> RuleBook | None:
     """The same, where ``latest`` says which change of a rule was the last."""
     token = (config.rules, config.lists, config.features, config.columns, schema, latest, strict)
-    return cache.of("rules", token, lambda: _book(config, session, schema, cache, strict=strict))
+    return cache.of("rules", token, lambda: _book(config, connection, schema, cache, strict=strict))
 
 
 def _book(
-    config: Config, session: Session | None, schema: Schema, cache: ProcessCache, *, strict: bool
+    config: Config, connection: Connection | None, schema: Schema, cache: ProcessCache, *, strict: bool
 ) -> RuleBook | None:
-    sections = in_force(held_rules(config, session))
+    with nullcontext() if connection is None else Session(connection) as session:
+        sections = in_force(held_rules(config, session))
     if not sections:
         return None
     return book_of(config, sections, schema, cache, strict=strict)

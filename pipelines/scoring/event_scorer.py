@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 import pandas as pd
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 
 from detector.cleaning.clean import clean
 from detector.cleaning.reader import ColumnReader
@@ -132,10 +132,10 @@ class EventScorer:
             self.check_leads()
             typed = state.engine.reader.read(events, reader)
         frame, refused, known = events, dict[int, str](), set[int]()
-        with self._look(state) as (session, marks):
-            book = rule_book_at(self.config, session, scorer.schema, self.cache, latest=marks.rule_change)
+        with self._look(state) as (connection, marks):
+            book = rule_book_at(self.config, connection, scorer.schema, self.cache, latest=marks.rule_change)
             if state is not None and typed is not None:
-                frame, refused, known = self._measured(events, typed, state, session, marks, now=now)
+                frame, refused, known = self._measured(events, typed, state, connection, marks, now=now)
         cleaned = clean(frame, scorer.schema, positions=frame.index, reader=reader.over(frame))
         refused |= dict(zip(cleaned.unusable.index.tolist(), cleaned.why, strict=True))
         rules, rows = None if book is None else RuleRun(book, now=now), cleaned.rows
@@ -178,17 +178,17 @@ class EventScorer:
         return scores, decision.note
 
     @contextlib.contextmanager
-    def _look(self, state: FeatureState | None) -> Iterator[tuple[Session, LatestMarks]]:
+    def _look(self, state: FeatureState | None) -> Iterator[tuple[Connection, LatestMarks]]:
         """A look at how far the service has come; with features, not while a batch is measured."""
-        with contextlib.nullcontext() if state is None else self.in_turn(state), self.store.read() as session:
-            yield session, marks_of(session, self.config.name)
+        with contextlib.nullcontext() if state is None else self.in_turn(state), self.store.look() as connection:
+            yield connection, marks_of(connection, self.config.name)
 
     def _measured(
         self,
         events: pd.DataFrame,
         typed: pd.DataFrame,
         state: FeatureState,
-        session: Session,
+        connection: Connection,
         marks: LatestMarks,
         *,
         now: datetime,
@@ -198,10 +198,10 @@ class EventScorer:
         times = events[engine.features.time].tolist()
         history, in_hand = state.history_for(times, lambda: self.followed(state), marks.batch)
         known_by = KnownBy.of(history, typed)
-        self.held.follow(session, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
+        self.held.follow(connection, last=marks.last_held, gone=(marks.batch, marks.trail), now=now)
         near = self.held.near(engine, known_by)
         if near and key is not None:
-            own = in_hand.union(typed[key].astype(str))
+            own = in_hand.union(map(str, known_by.keys))
             near = {name: row for name, row in near.items() if name not in own}
         held = framed_by_key(near)
         return measure_ahead(engine, history, events, held, now=now, typed=typed, known_by=known_by)

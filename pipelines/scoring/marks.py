@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 
 from pipelines.store import Audit, Batch
 from pipelines.store.access_tables import HeldEvent
@@ -36,7 +36,7 @@ class LatestMarks(NamedTuple):
     last_held: int
 
 
-def marks_of(session: Session, source: str) -> LatestMarks:
+def marks_of(connection: Connection, source: str) -> LatestMarks:
     """The marks of a source."""
-    found = session.connection().execute(_ASKED, {"source": source}).one()
+    found = connection.execute(_ASKED, {"source": source}).one()
     return LatestMarks(*(mark or 0 for mark in found))

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 
 from detector.cleaning.plain import Cell, NotPlainError, plain_row
 from detector.detectors.table.model import RowRisks
@@ -29,6 +29,9 @@ from pipelines.scoring.marks import LatestMarks, marks_of
 from pipelines.scoring.table import TableBatchScorer
 from pipelines.sources.formats import needs_form
 
+Admits = Callable[[Connection, LatestMarks], bool]
+"""Whether whoever asks may, by a look at the state and how far it has come."""
+
 
 @dataclass(frozen=True)
 class EventRequest:
@@ -36,13 +39,13 @@ class EventRequest:
 
     - ``event``: as it came.
     - ``keep``: whether later events are to count it.
-    - ``admits``: whether whoever asks may, by a look at the state.
+    - ``admits``: whether whoever asks may.
     """
 
     event: Mapping[str, Any]
     keep: bool
     now: datetime
-    admits: Callable[[Session], bool] = lambda _: True
+    admits: Admits = lambda _, __: True
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,10 @@ def score_together(
         raise
 
 
-def _check_rules(event_scorer: EventScorer, session: Session, schema: Schema, marks: LatestMarks) -> None:
+def _check_rules(event_scorer: EventScorer, connection: Connection, schema: Schema, marks: LatestMarks) -> None:
     """Raise ``NotPlainError`` if there are rules."""
     config, cache = event_scorer.config, event_scorer.cache
-    if rule_book_at(config, session, schema, cache, latest=marks.rule_change) is not None:
+    if rule_book_at(config, connection, schema, cache, latest=marks.rule_change) is not None:
         raise NotPlainError
 
 
@@ -126,21 +129,22 @@ def _prepare(
     state = event_scorer.state()
     needed = event_scorer.columns_of(batch_scorer, state).needed
     if state is None:
-        with event_scorer.store.read() as session:
-            _check_rules(event_scorer, session, batch_scorer.schema, marks_of(session, event_scorer.config.name))
-            admitted = [each.admits(session) for each in requests]
+        with event_scorer.store.look() as connection:
+            marks = marks_of(connection, event_scorer.config.name)
+            _check_rules(event_scorer, connection, batch_scorer.schema, marks)
+            admitted = [each.admits(connection, marks) for each in requests]
         for each, admits in zip(requests, admitted, strict=True):
             is_plain = admits and not _has_forms(event_scorer, each)
             yield _unless_odd(partial(_without_features, each, batch_scorer.schema)) if is_plain else NotPlainError()
         return
     event_scorer.check_leads()
     with event_scorer.in_turn(state):
-        with pending.settled(), event_scorer.store.read() as session:
-            marks = marks_of(session, event_scorer.config.name)
-            _check_rules(event_scorer, session, batch_scorer.schema, marks)
-            admitted = [each.admits(session) for each in requests]
+        with pending.settled(), event_scorer.store.look() as connection:
+            marks = marks_of(connection, event_scorer.config.name)
+            _check_rules(event_scorer, connection, batch_scorer.schema, marks)
+            admitted = [each.admits(connection, marks) for each in requests]
             event_scorer.held.follow(
-                session, last=marks.last_held, gone=(marks.batch, marks.trail), now=requests[-1].now
+                connection, last=marks.last_held, gone=(marks.batch, marks.trail), now=requests[-1].now
             )
         for each, admits in zip(requests, admitted, strict=True):
             if not admits or any(name not in each.event for name in needed) or _has_forms(event_scorer, each):

@@ -104,7 +104,7 @@ class Store:
 
         Raises ``StoreError`` if the database cannot be reached or refuses.
         """
-        with self._session({}) as session:
+        with self._connection(reads_only=False) as connection, Session(connection) as session:
             yield session
             try:
                 session.commit()
@@ -117,8 +117,17 @@ class Store:
 
         Raises ``StoreError`` if the database cannot be reached or refuses.
         """
-        with self._session({"reads_only": True}) as session:
+        with self.look() as connection, Session(connection) as session:
             yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """The same for statements alone, which spares the time that a session takes.
+
+        Raises ``StoreError`` if the database cannot be reached or refuses.
+        """
+        with self._connection(reads_only=True) as connection:
+            yield connection
 
     def failure(self, error: SQLAlchemyError) -> StoreError:
         """The error to raise for one of the database's."""
@@ -129,10 +138,10 @@ class Store:
         return StoreError(" ".join([f"The service's state in {self.name} cannot be used: {cause}.", *hints]))
 
     @contextmanager
-    def _session(self, options: dict[str, Any]) -> Iterator[Session]:
+    def _connection(self, *, reads_only: bool) -> Iterator[Connection]:
         try:
-            with self.engine.connect().execution_options(**options) as connection, Session(connection) as session:
-                yield session
+            with self.engine.connect().execution_options(reads_only=reads_only) as connection:
+                yield connection
         except SQLAlchemyError as error:
             raise self.failure(error) from error
 
