@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ more of the time goes into calls."""
 MOSTLY = 0.75
 """The last rows are computed as many, filled up, where they are at least this share of as many: then it is sooner than
 block by block."""
+
+_HELPERS = ThreadPoolExecutor(32, thread_name_prefix="graph")
+Part = list[NDArray[np.float32]]
 
 
 class Graph:
@@ -69,21 +73,14 @@ class Graph:
         n_rows, most = len(next(iter(inputs.values()))), MANY * self.block
         joins = n_rows >= most and self._can_join(inputs)
 
-        def compute(start: int) -> list[NDArray[np.float32]]:
+        def compute(start: int) -> Part:
             some = {name: array[start : start + most] for name, array in inputs.items()}
             return self._compute(some, names, most if joins and n_rows - start >= MOSTLY * most else self.block)
 
-        starts = range(0, max(n_rows, 1), most)
-        if len(starts) == 1 or self.threads == 1:
-            parts = [compute(start) for start in starts]
-        else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                parts = list(pool.map(compute, starts))
+        parts = _shared_out(compute, range(0, max(n_rows, 1), most), threads=self.threads)
         return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
-    def _compute(
-        self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], block: int
-    ) -> list[NDArray[np.float32]]:
+    def _compute(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], block: int) -> Part:
         """Outputs of rows, in blocks of one size."""
         n_rows = len(next(iter(inputs.values())))
         parts = [
@@ -102,6 +99,30 @@ class Graph:
             single, whole = (self._compute(first, self.outputs, size) for size in (self.block, most))
             self._joins = all(map(partial(np.array_equal, equal_nan=True), single, whole))
         return self._joins
+
+
+def _shared_out(compute: Callable[[int], Part], starts: Sequence[int], *, threads: int) -> list[Part]:
+    """What is computed from each start on, by this thread and those helpers that have nothing else to do.
+
+    To start threads for each call would take as long as hundreds of rows. A helper that has not begun when nothing is
+    left is not waited for: in a process that was forked, there is none.
+    """
+    left, found = deque(starts), dict[int, Part]()
+
+    def work() -> None:
+        while True:
+            try:
+                start = left.popleft()
+            except IndexError:
+                return
+            found[start] = compute(start)
+
+    helpers = [_HELPERS.submit(work) for _ in range(min(threads, len(starts)) - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    return [found[start] for start in starts]
 
 
 def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:

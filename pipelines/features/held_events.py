@@ -124,7 +124,7 @@ class HeldEvents:
             self._let_go(key)
         self._take(connection, since | {"after": 0})
 
-    def _take(self, connection: Connection, given: Mapping[str, Any]) -> None:
+    def _take(self, connection: Connection, given: dict[str, Any]) -> None:
         for line in connection.execute(_NEW, given | {"source": self.source}):
             self._let_go(line.key)
             self._rows[line.key] = HeldRow(line.row, line.at)
