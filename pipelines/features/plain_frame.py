@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from operator import itemgetter
 from types import NoneType
 from typing import Any
 
@@ -27,7 +28,7 @@ def framed(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] | None = No
         names = list(dict.fromkeys(chain.from_iterable(every)))
     else:
         names = [name for name in sorted(columns) if any(name in row for row in every)]
-    found = {name: _typed([row.get(name) for row in every]) for name in names}
+    found = {name: _typed(_column(every, name)) for name in names}
     return pd.DataFrame(found, index=range(len(every)), copy=False)
 
 
@@ -51,6 +52,14 @@ def plain_list(column: pd.Series) -> list[Any]:
     if isinstance(column.dtype, pd.StringDtype):
         return listed(column)
     return [plain(value) for value in column.tolist()]
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """One value of each row; None where a row has none."""
+    try:
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
 
 
 def _typed(values: list[Any]) -> Any:
