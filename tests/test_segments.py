@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.series.segments import bounds, carry_on, near, runs, smooth
+from detector.series.segments import bounds, carry_on, near, runs, smooth, smooth_at
 from tests.series_examples import one
 
 
@@ -23,6 +23,24 @@ def test_smoothing_keeps_the_sum_inside() -> None:
     assert result.sum() == pytest.approx(1)
     assert result[47, 0] == pytest.approx(result[53, 0])
     assert smooth(values, one(100), 0.0) is values
+
+
+@pytest.mark.parametrize("trailing", [False, True])
+def test_smoothing_of_some_rows_is_that_of_all(trailing: bool) -> None:
+    """Whichever rows, over no end of a segment; what a neighbour counts at most bounds quiet rows alone."""
+    values = np.random.default_rng(0).exponential(size=(60, 2))
+    values[30] = 1_000.0
+    segment, wanted = np.repeat([0, 1, 2], [25, 20, 15]), np.array([0, 24, 25, 29, 30, 59])
+    whole = smooth(values, segment, 2.5, trailing=trailing)
+
+    found = smooth_at(wanted, values, segment, 2.5, trailing=trailing)
+    bounded = smooth_at(wanted, values, segment, 2.5, trailing=trailing, ceiling=np.array([4.0, np.inf]))
+
+    np.testing.assert_allclose(found, whole[wanted], rtol=1e-12)
+    np.testing.assert_allclose(bounded[:, 1], whole[wanted, 1], rtol=1e-12)
+    assert bounded[4, 0] == pytest.approx(whole[30, 0])  # it is that large itself
+    assert (bounded[[0, 1, 2, 3, 5], 0] <= 4.0).all()
+    assert trailing or whole[29, 0] > 50
 
 
 def test_smoothing_stays_in_its_segment_and_trails_if_asked() -> None:

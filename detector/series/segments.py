@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.arrays import Flags, Floats
+from detector.arrays import Counts, Flags, Floats
 
 KERNEL_REACH = 4.0
 
@@ -48,6 +48,13 @@ def reach(rows: float) -> int:
     return int(KERNEL_REACH * rows)
 
 
+def _kernel(rows: float, *, trailing: bool) -> tuple[Counts, Floats]:
+    """How many rows away those are that count, and what each counts."""
+    lags = np.arange(-reach(rows), 1 if trailing else reach(rows) + 1)
+    kernel = np.exp(-np.abs(lags) / rows)
+    return lags, kernel / kernel.sum()
+
+
 def smooth(values: Floats, segment: NDArray[Any], rows: float, *, trailing: bool = False) -> Floats:
     """Weigh each row with its neighbours of the same segment, by exp(-distance / rows), as far as four times ``rows``.
 
@@ -60,9 +67,7 @@ def smooth(values: Floats, segment: NDArray[Any], rows: float, *, trailing: bool
     if back < 1:
         return values
     ahead = 0 if trailing else back
-    lags = np.arange(-back, ahead + 1)
-    kernel = np.exp(-np.abs(lags) / rows)
-    kernel /= kernel.sum()
+    _, kernel = _kernel(rows, trailing=trailing)
     result = np.empty_like(values, dtype=np.float64)
     for first, end in bounds(segment):
         longer = np.pad(values[first:end], ((back, ahead), (0, 0)), mode="edge")
@@ -71,6 +76,38 @@ def smooth(values: Floats, segment: NDArray[Any], rows: float, *, trailing: bool
             total += weight * longer[place : place + end - first]
         result[first:end] = total
     return result
+
+
+def smooth_at(
+    wanted: Counts,
+    values: Floats,
+    segment: NDArray[Any],
+    rows: float,
+    *,
+    trailing: bool = False,
+    ceiling: Floats | None = None,
+) -> Floats:
+    """What ``smooth`` makes of some rows, shape (n_wanted, n_columns).
+
+    ``ceiling``, (n_columns,), is what another row counts at most where the wanted one is not larger itself: how much it
+    looks like its neighbours is then bounded, however large they are.
+
+    >>> values = np.array([[0.0], [9.0], [0.0]])
+    >>> smooth_at(np.array([0, 1]), values, np.zeros(3), 0.5, ceiling=np.array([1.0])).round(2).ravel().tolist()
+    [0.12, 6.86]
+    """
+    own = values[wanted]
+    if reach(rows) < 1:
+        return own
+    parts = bounds(segment)
+    part = np.searchsorted([end for _, end in parts], wanted, side="right")
+    first, last = np.array(parts)[part].T
+    limit = None if ceiling is None else np.maximum(ceiling, own)
+    total = np.zeros_like(own, dtype=np.float64)
+    for lag, weight in zip(*_kernel(rows, trailing=trailing), strict=True):
+        beside = values[np.clip(wanted + lag, first, last - 1)]
+        total += weight * (beside if limit is None else np.minimum(beside, limit))
+    return total
 
 
 def runs(flagged: Flags, segment: NDArray[Any], join: int = 0) -> list[tuple[int, int]]:

@@ -32,6 +32,8 @@ HALF = 0.5
 OPEN, DIRECTION, DEVIATION, DURATION = range(4)
 NAMES = ("", "direction", "least deviation", "duration")
 MAINTENANCE = "maintenance"
+ECHO = "echo"
+"""What holds back a step that is flagged only for what others near by add to its risk."""
 
 
 @dataclass(frozen=True)

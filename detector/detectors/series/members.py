@@ -310,7 +310,7 @@ def forest_baseline(seen: ModelledSeries, scored: Flags) -> Floats:
     if model.forest is None:
         return baseline
     parts = seen.forest_by_sensor(sample)[sample]
-    apart = seen.parts["forest"][sample, 0] - parts.sum(axis=1)  # the same constant in each row
+    apart = seen.smoothed(np.flatnonzero(sample), "forest")[:, 0] - parts.sum(axis=1)  # the same constant in each row
     baseline = np.asarray(parts.mean(axis=0), dtype=np.float64)
     location = float(model.fusion.location[model.members.index("forest")])
     moving = model.scaling.moving

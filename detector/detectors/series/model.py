@@ -22,7 +22,7 @@ from detector.members.window_network import WindowNetwork
 from detector.members.window_pca import WindowPCA, expected_values
 from detector.series.flatline import FlatlineRule
 from detector.series.scaling import SeriesScaling
-from detector.series.segments import near, reach, smooth
+from detector.series.segments import near, reach, smooth, smooth_at
 from detector.series.staleness import StalenessRule, measure_staleness
 
 
@@ -46,6 +46,8 @@ class SeriesModel:
     - ``calibrator``: risk to p-value, from rows that were not learnt from.
     - ``threshold``: the risk above which a step is flagged, if nothing else is said.
     - ``facts``: what was found while fitting.
+    - ``ceilings``, (n_sensors,) each, of the forest (1,): what a neighbour's score by each member counts at most where
+      a step's own is not larger, see ``ModelledSeries.own_risk``; without, as much as it is.
     """
 
     recipe: SeriesRecipe
@@ -68,6 +70,7 @@ class SeriesModel:
     calibrator: Calibrator
     threshold: float
     facts: dict[str, Any] = field(default_factory=dict)
+    ceilings: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -159,14 +162,27 @@ class ModelledSeries:
     @cached_property
     def scores(self) -> Floats:
         """Each member's z-score, of shape (n_steps, n_members)."""
-        scores = [self.parts[name].sum(axis=1) for name in self.model.members]
-        return self.model.fusion.standardise(np.column_stack(scores))
+        summed = np.column_stack([self.parts[name].sum(axis=1) for name in self.model.members])
+        return self.model.fusion.standardise(self._smooth(summed))
 
     @cached_property
     def risk(self) -> Floats:
         """One risk a step: the members' mean by weight, and the alarm of each sensor that is silent, or sticks."""
-        fused = self.scores @ self.model.shares + self.model.alarm * self.overdue.sum(axis=1)
-        return np.asarray(fused + self.model.stuck_alarm * self.stuck.sum(axis=1))
+        return np.asarray(self.scores @ self.model.shares + self._alarms.sum(axis=1))
+
+    def own_risk(self, steps: Counts) -> Floats:
+        """The risk of some steps, to which others near by add no more than they may in normal rows by much.
+
+        However far off a reading is, what ends with it is then no event of the hours after.
+        """
+        model = self.model
+        summed = [self.smoothed(steps, name, ceiling=model.ceilings.get(name)).sum(axis=1) for name in model.members]
+        z = model.fusion.standardise(np.column_stack(summed))
+        return np.asarray(z @ model.shares + self._alarms[steps].sum(axis=1))
+
+    @property
+    def _alarms(self) -> Floats:
+        return np.asarray(self.model.alarm * self.overdue + self.model.stuck_alarm * self.stuck)
 
     @cached_property
     def stuck(self) -> Floats:
@@ -186,11 +202,12 @@ class ModelledSeries:
     def contributions(self, wanted: Flags | None = None) -> Floats:
         """What each sensor adds to the risk of each step, which is their sum; only for the steps wanted, if given."""
         model = self.model
-        total = model.alarm * self.overdue + model.stuck_alarm * self.stuck
+        total = self._alarms
+        steps = np.arange(len(total)) if wanted is None else np.flatnonzero(wanted)
         for gain, name in zip(model.gains, model.members, strict=True):
-            parts = self.forest_by_sensor(wanted) if name == "forest" else self.parts[name]
-            total = total + gain * (parts - model.baseline[name])
-        return np.asarray(total)
+            parts = self.forest_by_sensor(wanted)[steps] if name == "forest" else self.smoothed(steps, name)
+            total[steps] += gain * (parts - model.baseline[name])
+        return total
 
     @cached_property
     def _squares(self) -> Floats:
@@ -204,7 +221,7 @@ class ModelledSeries:
 
     @cached_property
     def parts(self) -> dict[str, Floats]:
-        """Each member's score, smoothed and not yet standardised: by sensor, but the forest's in one column."""
+        """Each member's score, neither smoothed nor standardised: by sensor, but the forest's in one column."""
         return {
             name: self._forest() if name == "forest" else self._scored(name, self._errors(name))
             for name in self.model.members
@@ -235,7 +252,7 @@ class ModelledSeries:
         return prepared.widen(prepared.residuals(rebuilder, pca=model.pca, signed=signed), signed=signed)
 
     def _scored(self, name: str, errors: Floats) -> Floats:
-        return self._smooth(self.model.rules[name].parts(errors, self.observed & ~np.isnan(errors)))
+        return self.model.rules[name].parts(errors, self.observed & ~np.isnan(errors))
 
     def _forest(self) -> Floats:
         model, prepared = self.model, self.prepared
@@ -244,7 +261,7 @@ class ModelledSeries:
         laid = prepared.laid
         found = model.forest.scores(self._features, laid, how=model.recipe.how, chosen=laid.whole)
         ordinary = model.fusion.location[model.members.index("forest")]
-        return self._smooth(np.where(np.isnan(found), ordinary, found))
+        return np.where(np.isnan(found), ordinary, found)
 
     def forest_by_sensor(self, wanted: Flags | None) -> Floats:
         """What each sensor adds to the forest's score of the steps wanted, up to a constant."""
@@ -261,3 +278,8 @@ class ModelledSeries:
 
     def _smooth(self, values: Floats) -> Floats:
         return smooth(values, self.segment, self.model.smoothing, trailing=self.model.recipe.trailing)
+
+    def smoothed(self, steps: Counts, name: str, *, ceiling: Floats | None = None) -> Floats:
+        """A member's score of some steps, smoothed, by sensor."""
+        rows, trailing = self.model.smoothing, self.model.recipe.trailing
+        return smooth_at(steps, self.parts[name], self.segment, rows, trailing=trailing, ceiling=ceiling)

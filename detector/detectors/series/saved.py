@@ -50,7 +50,7 @@ def models_of(parts: Parts) -> dict[Any, SeriesModel]:
 
 def _parts_of(model: SeriesModel) -> Parts:
     arrays = under("scaling", model.scaling.state()) | under("calibrator", model.calibrator.state())
-    arrays |= under("usual", model.baseline)
+    arrays |= under("usual", model.baseline) | under("ceiling", model.ceilings)
     for name, rule in model.rules.items():
         arrays |= under(f"rule-{name}", rule.state())
     members = {
@@ -110,6 +110,7 @@ def _model_of(parts: Parts) -> SeriesModel:
         calibrator=Calibrator.from_state(parts.part("calibrator")),
         threshold=facts["threshold"],
         facts=facts["facts"],
+        ceilings=parts.part("ceiling"),
     )
 
 

@@ -17,7 +17,7 @@ from detector.decide.days import Used
 from detector.decide.policy import Policy
 from detector.decide.severity import severity
 from detector.detectors.series.event_reasons import beyond_limit, first_of
-from detector.detectors.series.gating import MAINTENANCE, NAMES, OPEN, GatedDecision, Gating
+from detector.detectors.series.gating import ECHO, MAINTENANCE, NAMES, OPEN, GatedDecision, Gating
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings
 from detector.detectors.series.recipe import PHASE
@@ -154,8 +154,9 @@ class ScoredSeries:
     ) -> GatedDecision:
         """Which of some steps are flagged, or of rows by their steps; by default of all steps.
 
-        The policy decides; without one, whether the risk is above the threshold. A step that gates hold back is decided
-        on again by what its risk is without the sensors that they are for. A reading outside its limits is flagged
+        The policy decides; without one, whether the risk is above the threshold. What it flags is decided on again by
+        its own risk, lest the hours around a large fault be flagged with it, and by what of that is left without the
+        sensors that gates hold back. A reading outside its limits is flagged
         whatever the policy says; in maintenance nothing is. ``day`` and ``used`` as for ``Policy.decide``.
         """
         step = np.arange(len(self.series)) if step is None else step
@@ -172,7 +173,7 @@ class ScoredSeries:
         why[quiet] = MAINTENANCE
         p_value, risk = np.where(quiet, 1.0, p_value), np.where(quiet, -np.inf, risk)
         chosen, gated = by_policy(p_value, risk) if quiet.any() else raw, np.zeros(len(step), dtype=bool)
-        while self.gatings and (fresh := np.flatnonzero(chosen & ~gated)).size:
+        while (fresh := np.flatnonzero(chosen & ~gated)).size:
             gated[fresh] = True
             p_value[fresh], risk[fresh], why[fresh] = self._let_through(step[fresh])
             chosen = by_policy(p_value, risk)
@@ -210,23 +211,27 @@ class ScoredSeries:
         return found
 
     def _let_through(self, steps: Counts) -> tuple[Floats, Floats, NDArray[np.object_]]:
-        """What is left of p-value and risk of these steps, and what a gate holds back of each, in words."""
+        """What is left of p-value and risk of these steps, and what holds back of each, in words."""
         p_value, risk = self.p_value[steps], self.risk[steps]
         why = np.full(len(steps), "", dtype=object)
         wanted = np.zeros(len(self.series), dtype=bool)
         wanted[steps] = True
-        parts = self.contributions(wanted)[steps]
-        for part, gating in zip(self.parts, self.gatings, strict=True):
+        parts = self.contributions(wanted)[steps] if self.gatings else np.empty((len(steps), 0))
+        for number, part in enumerate(self.parts):
             own = np.flatnonzero(np.isin(steps, part.place))
             if not len(own):
                 continue
             inside = np.searchsorted(part.place, steps[own])
-            shut = gating.shut(inside)
-            risk[own] = gating.left(inside, shut, parts[own], risk[own])
-            p_value[own] = part.model.calibrator.p_value(risk[own])
-            most = np.argmax(np.where(shut > OPEN, parts[own], -np.inf), axis=1)
-            for line, sensor, code in zip(own, most, shut[np.arange(len(own)), most], strict=True):
-                why[line] = f"{self.series.sensors[sensor]}: {NAMES[code]}" if code else ""
+            left = np.minimum(risk[own], part.seen.own_risk(inside))
+            why[own[left < risk[own]]] = ECHO
+            if self.gatings:
+                gating = self.gatings[number]
+                shut = gating.shut(inside)
+                left = gating.left(inside, shut, parts[own], left)
+                most = np.argmax(np.where(shut > OPEN, parts[own], -np.inf), axis=1)
+                for line, sensor, code in zip(own, most, shut[np.arange(len(own)), most], strict=True):
+                    why[line] = f"{self.series.sensors[sensor]}: {NAMES[code]}" if code else why[line]
+            p_value[own], risk[own] = part.model.calibrator.p_value(left), left
         return p_value, risk, why
 
     def severity(self, flagged: Flags) -> Any:
