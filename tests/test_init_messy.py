@@ -187,9 +187,9 @@ def test_what_the_first_rows_hold_need_not_be_so_in_all(tmp_path: Path) -> None:
     assert choice_of(found, "place")[:2] == ("categorical", "text, 2 different")
 
 
-@pytest.mark.parametrize(("every", "trailing"), [("15min", False), ("MS", True)])
+@pytest.mark.parametrize(("every", "trailing"), [("15min", False), ("h", True), ("MS", True)])
 def test_nobody_waits_for_years_until_a_reading_is_scored(tmp_path: Path, every: str, trailing: bool) -> None:
-    """Sixty readings after one, of a month each, take five years: it is scored by those before it alone."""
+    """Readings after one that take days, or of a month each seven years: it is scored by those before it alone."""
     level = np.sin(np.arange(ROWS) / 6) + np.random.default_rng(0).normal(0, 0.1, ROWS)
     frame = pd.DataFrame({"date": pd.date_range("1980-01-01", periods=ROWS, freq=every), "sold": level.round(3)})
     frame.to_csv(tmp_path / "rows.csv", index=False)
@@ -198,7 +198,7 @@ def test_nobody_waits_for_years_until_a_reading_is_scored(tmp_path: Path, every:
 
     assert load_config(tmp_path).series.trailing is trailing
     assert ("series.trailing: a reading is scored as it comes" in said) is trailing
-    assert ("series.wait: the service scores a reading when 60 or more" in said) is not trailing
+    assert ("series.wait: the service scores a reading when 75 to 100 (" in said) is not trailing
 
 
 def test_readings_of_trading_days_are_put_on_days(tmp_path: Path) -> None:

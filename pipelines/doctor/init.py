@@ -158,7 +158,7 @@ def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[s
 
 def _waiting(found: Proposal) -> Iterator[str]:
     if found.kind == "sensors":
-        late = f"when {WAIT} or more have come after it, {found.waits}"
+        late = f"when {found.waits} have come after it"
         yield (
             f"series.trailing: a reading is scored as it comes; without it more is found, but {late}"
             if found.is_slow
@@ -323,9 +323,9 @@ def _series(found: Proposal, total: int) -> Iterator[str]:
     elif found.role("entity") or found.entity_from:
         yield _noted("  models: shared", "one model for all machines, which must be alike; else `entity`: one for each")
     if found.is_slow:
-        yield _noted("  trailing: true", f"a score waits for no reading; without it for {WAIT} or more, {found.waits}")
+        yield _noted("  trailing: true", f"a score waits for no reading; without it for {found.waits}")
     else:
-        yield _noted(f"  wait: {WAIT}", f"readings a score waits for, {found.waits}; `trailing: true` waits for none")
+        yield _noted(f"  wait: {WAIT}", f"a score waits for {found.waits} readings; `trailing: true` waits for none")
     if found.sampled is not None or found.counters:
         yield "  sampling:"
     if (steps := found.sampled) is not None:

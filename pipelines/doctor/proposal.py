@@ -42,8 +42,9 @@ FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 HARDLY = 0.01
 MOST_NAMED = 3
-WAIT, LONGEST_WAIT = 60, pd.Timedelta(days=30)
-"""Readings that a score waits for, as it is proposed, and how long that may take."""
+WAIT, WAITED, LONGEST_WAIT = 60, (75, 100), pd.Timedelta(days=1)
+"""Readings that a score waits for: as is proposed, what that comes to with the windows by default and many or few rows
+(see ``SeriesRecipe.rows_around``), and how long they may take."""
 
 
 @dataclass(frozen=True)
@@ -88,23 +89,23 @@ class Proposal:
         """The column that has a role."""
         return next((choice.column for choice in self.named(part)), None)
 
-    @property
-    def _wait(self) -> pd.Timedelta:
-        return WAIT * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every))
+    def _wait(self, readings: int) -> pd.Timedelta:
+        return readings * (self.step if self.sampled is None else pd.Timedelta(self.sampled.every))
 
     @property
     def is_slow(self) -> bool:
-        """Whether readings come so seldom, as once a day or a month, that nobody can wait for those after one."""
-        return bool(self._wait >= LONGEST_WAIT)
+        """Whether readings come so seldom, as once an hour or a month, that nobody can wait for those after one."""
+        return bool(self._wait(WAITED[0]) >= LONGEST_WAIT)
 
     @property
     def waits(self) -> str:
-        """How long the readings take for which a score waits.
+        """For how many readings a score waits, and how long they take.
 
         >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
-        '15 h'
+        '75 to 100 (18 h 45 min to 1 day 1 h)'
         """
-        return duration(self._wait)
+        few, many = WAITED
+        return f"{few} to {many} ({duration(self._wait(few))} to {duration(self._wait(many))})"
 
     @property
     def counters(self) -> list[str]:
