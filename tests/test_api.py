@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from pipelines.config import load_config
 from pipelines.jobs.context import Context, ProcessCache
 from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.job import score_new
+from pipelines.service.facts import Facts
 from pipelines.service.housekeeping import tidy
 from pipelines.service.runs import run_job
 from pipelines.store import Audit, JobState, Request, open_store
@@ -111,6 +113,23 @@ def test_keys_are_made_listed_and_revoked_by_command(site: Site, service: Served
     assert "could be revoked" in said("revoke", key, code=2)
     assert "Did you mean 'review'" in said("create", "--name", "x", "--scope", "revew", code=2)
     assert "revew" not in said("list")
+
+
+def test_health_does_not_wait_for_a_broker_that_is_down(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that the source does not answer; that is what one looks for."""
+    ends = threading.Event()
+    monkeypatch.setattr(Facts, "lag", lambda _: ends.wait(20))
+    monkeypatch.setattr("pipelines.service.facts.LAG_PATIENCE", 0.1)
+    began = time.monotonic()
+
+    found = service.ask("GET", "/v1/health").json()
+    took = time.monotonic() - began
+    ends.set()
+
+    assert took < 10
+    assert "has not answered" in found["lag"]
+    assert "waiting" not in found
+    assert found["model_age_days"] >= 0
 
 
 def test_old_key_is_none(service: Served) -> None:

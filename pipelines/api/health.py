@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter
@@ -33,12 +34,10 @@ def health_of(context: AppContext) -> dict[str, Any]:
     ready, found = facts.readiness()
     answer: dict[str, Any] = {"ready": ready} | found | {"name": context.config.name}
     answer["configuration"] = f"not taken over: {facts.refused}" if facts.refused else "ok"
-    try:
-        lag = facts.lag()
-        answer |= {"waiting": lag.waiting, "lag_seconds": round(lag.seconds, 1)}
+    lag = facts.lag_by_now()
+    answer |= {"lag": lag} if isinstance(lag, str) else {"waiting": lag.waiting, "lag_seconds": round(lag.seconds, 1)}
+    with suppress(DetectorError):  # without a detector it is not ready, and says why
         answer["model_age_days"] = round(facts.model_age() / 86_400, 2)
-    except DetectorError as error:
-        answer["lag"] = str(error)
     answer["jobs"] = jobs_of(context)
     with context.store.read() as session:
         last = session.query(Batch).filter(Batch.source == context.config.name).order_by(Batch.id.desc()).limit(10)

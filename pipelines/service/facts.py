@@ -101,7 +101,7 @@ class Facts:
         if not ready:
             return
         try:
-            if (lag := self._lag_by_now()) is not None:
+            if isinstance(lag := self.lag_by_now(), Lag):
                 yield "lag_waiting", "Files or rows of the source that were not scored yet.", float(lag.waiting)
                 yield (
                     "lag_seconds",
@@ -134,13 +134,15 @@ class Facts:
             self._lag, self._lag_at = intake.lag(datetime.now(UTC)), time.monotonic()
         return self._lag
 
-    def _lag_by_now(self) -> Lag | None:
-        """The lag, if the source says it soon; why it does not is logged once."""
+    def lag_by_now(self) -> Lag | str:
+        """The lag, if the source says it soon; else why it does not, which is logged once."""
         if self._asking is None or not self._asking.is_alive():
             self._asking = threading.Thread(target=self._ask_for_lag, name="lag", daemon=True)
             self._asking.start()
         self._asking.join(LAG_PATIENCE)
-        return None if self._asking.is_alive() or self._lag_fault else self._lag
+        if self._lag_fault:
+            return self._lag_fault
+        return f"The source has not answered in {LAG_PATIENCE:g} s." if self._asking.is_alive() else self._lag
 
     def _ask_for_lag(self) -> None:
         try:
