@@ -69,7 +69,9 @@ def test_hours_around_a_large_fault_are_not_told_with_it() -> None:
     assert {FIRST, FIRST + 1, FIRST + 2, FIRST + 3} <= set(near)
     assert len(near) < 45 < 60 < len(risky)
     assert found.held[ECHO] == len(risky) - len(flagged)
-    assert "left up" in at_fault(found)[0]
+    (event,) = [each for _, each in found.events.iterrows() if each["start"] > START]
+    assert event["steps"] == near[-1] - near[0] + 1
+    assert "left up" in event["text"]
 
 
 @pytest.mark.parametrize(

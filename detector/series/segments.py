@@ -94,7 +94,7 @@ def smooth_at(
 
     >>> values = np.array([[0.0], [9.0], [0.0]])
     >>> smooth_at(np.array([0, 1]), values, np.zeros(3), 0.5, ceiling=np.array([1.0])).round(2).ravel().tolist()
-    [0.12, 6.86]
+    [0.1, 6.88]
     """
     own = values[wanted]
     if reach(rows) < 1:
@@ -122,6 +122,21 @@ def runs(flagged: Flags, segment: NDArray[Any], join: int = 0) -> list[tuple[int
             found[-1] = (found[-1][0], row)
         else:
             found.append((row, row))
+    return found
+
+
+def bridged(flagged: Flags, over: Flags, segment: NDArray[Any], most: int) -> Flags:
+    """The flagged rows, and between two of one segment those of ``over``, where all are and they are ``most`` at most.
+
+    >>> flagged, over = np.array([True, False, False, True]), np.array([False, True, True, False])
+    >>> bridged(flagged, over, np.zeros(4), 2).tolist(), bridged(flagged, over, np.zeros(4), 1).tolist()
+    ([True, True, True, True], [True, False, False, True])
+    """
+    found = flagged.copy()
+    rows = np.flatnonzero(flagged)
+    for before, after in zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True):
+        if 1 < after - before <= most + 1 and segment[before] == segment[after]:
+            found[before + 1 : after] = over[before + 1 : after].all()
     return found
 
 

@@ -27,10 +27,9 @@ ENERGIES = ("spectrum", PHASE)
 """Members whose errors are in usual ones already, not in ranges."""
 LEAST_OFF = 0.01
 """The share of rows below which those that are not rebuilt to the last digit count as none."""
-CEILING = 10.0
+CEILING = 5.0
 """So many times as far from the mean as the 0.99 quantile of training rows, a step's score counts for its neighbours.
-Smaller, and one fault is told as several events: of 3, 6 and 10 on simulated machines (a model each), twice, twice and
-1.3 times as many events as without. Larger, and the hours around a large fault are told with it."""
+Smaller, and less of a fault's own rows is told; larger, and the hours around a large one are told with it."""
 LEAST_DEVIATION = 0.1**0.5
 """The root of the least spread of the spectrum's errors."""
 

@@ -12,7 +12,7 @@ from detector.detectors.series.event_reasons import EventFacts, EventReasons
 from detector.detectors.series.reasons import duration
 from detector.detectors.series.scored import ScoredSeries
 from detector.explain.reason import Reason, in_words
-from detector.series.segments import near, runs
+from detector.series.segments import bridged, near, reach, runs
 
 MARGIN = 20
 EVENT_COLUMNS = (
@@ -34,8 +34,15 @@ EVENT_COLUMNS = (
 
 
 def events_of(scored: ScoredSeries, flagged: Flags, *, join: int = 0) -> pd.DataFrame:
-    """The flagged segments, one line each; see ``SequenceScorer.judge``."""
-    found = runs(flagged, scored.series.segment, join)
+    """The flagged segments, one line each; see ``SequenceScorer.judge``.
+
+    Where one is interrupted, as far as risk is smoothed, by rows as risky that were held back, it is one all the same.
+    """
+    segment, found = scored.series.segment, list[tuple[int, int]]()
+    if flagged.any():
+        risky = (scored.p_value <= scored.p_value[flagged].max()) & ~scored.quiet
+        most = max(reach(part.model.smoothing) for part in scored.parts)
+        found = runs(bridged(flagged, risky, segment, most), segment, join)
     risk = np.where(flagged, scored.risk, -np.inf)  # a pause between joined segments is no peak
     parts, severe = scored.contributions(flagged) if found else scored.risk[:0], scored.severity(flagged)
     lines = []
