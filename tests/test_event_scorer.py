@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from benchmarks.soak import Site
 from detector.cleaning.plain import NotPlainError
@@ -16,6 +17,7 @@ from pipelines.config import load_config
 from pipelines.scoring.event_scorer import BusyError
 from pipelines.service.forget import forget
 from pipelines.store import open_store
+from pipelines.store.access_tables import HeldEvent
 from tests import payment_sites
 from tests.desks import Desk, framed_events, risks, score_one
 from tests.payment_sites import LATER, PAYMENTS, put, scores, settle
@@ -56,6 +58,23 @@ def test_numbers_are_those_of_the_batch(desk: Desk) -> None:
     put(desk.folder, "b", later)
     desk.batch()
     same(ahead, scores(desk.folder))
+
+
+def test_events_held_before_features_needed_a_column_still_count(desk: Desk) -> None:
+    """They were held as the features of that time needed them, and those that serve now need more."""
+    later = PAYMENTS.iloc[830:840]
+    without = risks(desk.ask(later).scores)
+    desk.ask(NEW, keep=True)
+    with desk.store.write() as session:
+        for held in session.scalars(sa.select(HeldEvent)):
+            held.row = {name: value for name, value in held.row.items() if name != "merchant_category"}
+
+    found = Desk(desk.config, desk.store)
+    together, single = risks(found.ask(later).scores), risks(found.ask(later.iloc[[0]]).scores)
+
+    assert together.index.equals(without.index)
+    assert (together != without).any()
+    assert single.iloc[0] == together.loc[single.index[0]]
 
 
 def test_event_that_the_source_brought_counts_once(desk: Desk) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,7 +94,7 @@ class HeldByEntity:
         try:
             return reader.read_one(row)
         except NotPlainError:
-            (typed,) = reader.read(framed([row])).to_dict("records")
+            (typed,) = read_held(self.engine, [row]).to_dict("records")
         if typed[time] is pd.NaT:
             return None
         return {str(name): value for name, value in typed.items()} | {time: typed[time].to_datetime64()}
@@ -109,6 +109,13 @@ class HeldByEntity:
         for by in self.engine.features.groups:
             if (name := entity_name(typed, by)) is not None:
                 yield by, name
+
+
+def read_held(engine: FeatureEngine, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Held events as the engine's reader returns them; a column is missing in those held before features needed it."""
+    frame = framed(rows)
+    lacking = [name for name in engine.reader.needs if name not in frame and name not in engine.reader.optional]
+    return engine.reader.read(frame.assign(**dict.fromkeys(lacking)))
 
 
 class PendingEvents:

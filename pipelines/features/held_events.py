@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from detector.features import History
 from detector.features.excerpt import KnownBy, excerpt, known_rows
 from pipelines.features.engine import FeatureEngine
-from pipelines.features.held_by_entity import HeldByEntity, HeldRow
+from pipelines.features.held_by_entity import HeldByEntity, HeldRow, read_held
 from pipelines.features.plain_frame import framed
 from pipelines.store import Store, chunks
 from pipelines.store.access_tables import HeldEvent
@@ -171,7 +171,7 @@ def measure_ahead(
     engine: FeatureEngine,
     history: History,
     frame: pd.DataFrame,
-    held: pd.DataFrame,
+    held: Mapping[str, HeldRow],
     *,
     now: datetime,
     typed: pd.DataFrame,
@@ -179,12 +179,12 @@ def measure_ahead(
 ) -> tuple[pd.DataFrame, dict[Any, str], set[Any]]:
     """The features of rows as the next batch would give them; history and engine stay as they are.
 
-    - ``held``: other events that count as well, under labels that are none of ``frame``.
+    - ``held``: other events that count as well, by their keys as text.
     - ``typed``: the rows of ``frame`` as the engine's reader returns them; ``known_by``: what the past knows them by.
 
     Returns the rows with their features; by label, why some cannot have any; and the labels of those in the past.
     """
-    beside = engine.reader.read(held) if len(held) else None
+    beside = read_held(engine, [each.row for each in held.values()]).set_axis(list(held)) if held else None
     every = known_by if beside is None else known_by.joined(KnownBy.of(history, beside))
     known = known_rows(history, every)
     past = excerpt(history, every) if known.any() else history

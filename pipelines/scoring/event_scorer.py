@@ -20,7 +20,7 @@ from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features.feature_state import FeatureState, feature_state_of
 from pipelines.features.held_by_entity import HeldRow
-from pipelines.features.held_events import HeldEvents, framed_by_key, measure_ahead
+from pipelines.features.held_events import HeldEvents, measure_ahead
 from pipelines.features.plain_frame import plain_list
 from pipelines.ingest.contract import FollowedSource
 from pipelines.ingest.followed import open_followed
@@ -203,8 +203,7 @@ class EventScorer:
         if near and key is not None:
             own = in_hand.union(map(str, known_by.keys))
             near = {name: row for name, row in near.items() if name not in own}
-        held = framed_by_key(near)
-        return measure_ahead(engine, history, events, held, now=now, typed=typed, known_by=known_by)
+        return measure_ahead(engine, history, events, near, now=now, typed=typed, known_by=known_by)
 
     def _hold(self, events: pd.DataFrame, state: FeatureState, reader: ColumnReader, *, now: datetime) -> int:
         key = state.engine.features.key
