@@ -102,7 +102,7 @@ class Proposal:
         """For how many readings a score waits, and how long they take.
 
         >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
-        '75 to 100 (18 h 45 min to 1 day 1 h)'
+        '75 to 100 (18 h 45 min to 25 h)'
         """
         few, many = WAITED
         return f"{few} to {many} ({duration(self._wait(few))} to {duration(self._wait(many))})"

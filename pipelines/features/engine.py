@@ -275,7 +275,7 @@ class FeatureEngine:
         """
         history = self.history if history is None else history
         typed = self.reader.read(frame) if typed is None else typed
-        every = typed if beside is None else pd.concat([beside, typed])
+        every = typed if beside is None else self.reader.joined(beside, typed)
         usable, unusable = self._usable(every, history.faults, now)
         taken = _where(usable, ~self.repeated(usable))
         measured = history.measure(taken, moves=False)

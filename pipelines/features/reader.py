@@ -15,6 +15,7 @@ import pandas as pd
 from detector.atomic import whole_file
 from detector.cleaning import plain
 from detector.cleaning.reader import ColumnReader
+from detector.cleaning.values import read_names
 from detector.errors import BundleError, DetectorError, SettingError
 from detector.features import FeatureSet
 from detector.features.feature import OF_NUMBER, OF_PLACE
@@ -115,6 +116,15 @@ class FeatureReader:
             else:
                 typed[name] = reader.names(name)
         return pd.DataFrame(typed, index=frame.index, copy=False)
+
+    def joined(self, some: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+        """Rows that were read, and others after them; a name is the same, as text, where some have it as a number."""
+        every = pd.concat([some, others])
+        dates = (self.features.time, self.config.features.reported)
+        for name in set(some) & set(others) - {*dates, self.config.columns.label, *self._numbers}:
+            if some[name].dtype != others[name].dtype:
+                every[name] = read_names(every[name])
+        return every
 
     def read_one(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The same of one row of plain values, without what is known of it: nothing of that counts in its own past.
