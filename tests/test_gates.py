@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from detector.cleaning.clean import clean
 from detector.decide.policy import Policy
 from detector.detectors.series.detector import SequenceDetector
 from detector.detectors.series.gating import ECHO
@@ -61,7 +62,8 @@ def at_fault(found: SeriesVerdicts) -> list[str]:
 
 def test_hours_around_a_large_fault_are_not_told_with_it() -> None:
     """Four minutes far off make more than an hour risky; a third of it, for what is beside it alone, is not told."""
-    found = judged(machine(800, 2, added=12.0, rows=4), Gates())
+    rows = machine(800, 2, added=12.0, rows=4)
+    found = judged(rows, Gates())
     flagged = np.flatnonzero(found.frame["flagged"])
     near = flagged[flagged > FIRST - 100]
 
@@ -72,6 +74,8 @@ def test_hours_around_a_large_fault_are_not_told_with_it() -> None:
     (event,) = [each for _, each in found.events.iterrows() if each["start"] > START]
     assert event["steps"] == near[-1] - near[0] + 1
     assert "left up" in event["text"]
+    decision = fitted().score_steps(clean(rows, fitted().schema).rows).decide(POLICY)
+    assert np.flatnonzero(decision.echoes).tolist() == sorted({*risky} - {*flagged})
 
 
 @pytest.mark.parametrize(

@@ -262,10 +262,11 @@ class SeriesBatchScorer:
         reasons = pd.Series(
             [self.wording.reasons(said.get(at, [])) for at in step.tolist()], scores.index, dtype=object
         )
-        return scores.assign(**{HELD: self._held(rows, decision.held), EVENT_REASONS: reasons}), decision.by_gate
+        held = self._held(rows, decision.held & ~decision.echoes)
+        return scores.assign(**{HELD: held, EVENT_REASONS: reasons}), decision.by_gate
 
     def _held(self, rows: pd.DataFrame, held: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """For each row, how many of its machine gates held back in this batch."""
+        """For each row, how many of its machine were held back in this batch."""
         whose = rows[self.schema.entity] if self.schema.entity is not None else pd.Series("", index=rows.index)
         counts = pd.Series(held, index=rows.index).groupby(whose.to_numpy()).transform("sum")
         return np.asarray(counts.to_numpy(dtype=np.int64))

@@ -42,11 +42,13 @@ class GatedDecision:
 
     - ``flagged``, (n,): decisions.
     - ``held``, (n,): what the policy flags and a gate held back.
+    - ``echoes``, (n,): those of ``held`` that are flagged for what is beside them alone.
     - ``by_gate``: how many of these each gate held back, such as ``{"heat: direction": 3, "maintenance": 9}``.
     """
 
     flagged: Flags
     held: Flags
+    echoes: Flags
     by_gate: Counter[str] = field(default_factory=Counter)
 
 

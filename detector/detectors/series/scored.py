@@ -180,7 +180,7 @@ class ScoredSeries:
         outside = self.outside[step].any(axis=1)
         flagged = (chosen | outside) & ~quiet
         held = (raw & ~flagged) | (outside & quiet)
-        return GatedDecision(flagged, held, Counter(str(each) for each in why[held] if each))
+        return GatedDecision(flagged, held, held & (why == ECHO), Counter(str(each) for each in why[held] if each))
 
     @cached_property
     def gatings(self) -> list[Gating]:
