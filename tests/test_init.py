@@ -218,7 +218,7 @@ def test_two_days_of_readings_are_enough_to_begin(days: int, quantile: float, tm
     assert config.policy.quantile == quantile
     bad = [str(check) for check in examine(config) if check.state == "problem" or check.place == "policy.quantile"]
     assert bad == []
-    assert "when 75 to 100 (18 h 45 min to 25 h) have come after it" in " ".join(begun.notes)
+    assert "when 74 to 102 (18 h 30 min to 25 h 30 min) have come after it" in " ".join(begun.notes)
 
 
 @pytest.mark.parametrize(

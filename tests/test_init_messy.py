@@ -198,7 +198,7 @@ def test_nobody_waits_for_years_until_a_reading_is_scored(tmp_path: Path, every:
 
     assert load_config(tmp_path).series.trailing is trailing
     assert ("series.trailing: a reading is scored as it comes" in said) is trailing
-    assert ("series.wait: the service scores a reading when 75 to 100 (" in said) is not trailing
+    assert ("series.wait: the service scores a reading when 74 to 102 (" in said) is not trailing
 
 
 def test_readings_of_trading_days_are_put_on_days(tmp_path: Path) -> None:

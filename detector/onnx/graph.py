@@ -29,6 +29,7 @@ MOSTLY = 0.75
 block by block."""
 
 _HELPERS = ThreadPoolExecutor(32, thread_name_prefix="graph")
+"""For all graphs of a process; threads are begun as they are needed, so more than it has cores cost nothing."""
 Part = list[NDArray[np.float32]]
 
 

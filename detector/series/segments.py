@@ -132,11 +132,11 @@ def bridged(flagged: Flags, over: Flags, segment: NDArray[Any], most: int) -> Fl
     >>> bridged(flagged, over, np.zeros(4), 2).tolist(), bridged(flagged, over, np.zeros(4), 1).tolist()
     ([True, True, True, True], [True, False, False, True])
     """
-    found = flagged.copy()
-    rows = np.flatnonzero(flagged)
-    for before, after in zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True):
-        if 1 < after - before <= most + 1 and segment[before] == segment[after]:
-            found[before + 1 : after] = over[before + 1 : after].all()
+    found, rows = flagged.copy(), np.flatnonzero(flagged)
+    before, after = rows[:-1], rows[1:]
+    apart = (after - before > 1) & (after - before <= most + 1) & (segment[before] == segment[after])
+    for first, last in zip(before[apart].tolist(), after[apart].tolist(), strict=True):
+        found[first + 1 : last] = over[first + 1 : last].all()
     return found
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from detector.cleaning.values import read_booleans
 from detector.detectors.series.reasons import duration
+from detector.detectors.series.recipe import SeriesRecipe
 from detector.errors import SchemaError
 from detector.schema import KINDS, guess_kind
 from pipelines.doctor.choice import Choice
@@ -42,9 +43,11 @@ FEW_THINGS = 10
 """So many shops or machines at most are names to learn: what is normal hangs on which it is."""
 HARDLY = 0.01
 MOST_NAMED = 3
-WAIT, WAITED, LONGEST_WAIT = 60, (75, 100), pd.Timedelta(days=1)
-"""Readings that a score waits for: as is proposed, what that comes to with the windows by default and many or few rows
-(see ``SeriesRecipe.rows_around``), and how long they may take."""
+WAIT, LONGEST_WAIT = 60, pd.Timedelta(days=1)
+"""Readings that a score waits for, as is proposed, and how long those may take that it comes to."""
+MANY_ROWS, FEW_ROWS = 20_000, 500
+WAITED = [SeriesRecipe(wait=WAIT).resolved(rows).rows_around(SeriesRecipe.window) for rows in (MANY_ROWS, FEW_ROWS)]
+"""What that comes to where many rows were learnt from, and where few were."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Proposal:
         """For how many readings a score waits, and how long they take.
 
         >>> Proposal("sensors", "", [], step=pd.Timedelta("15min")).waits
-        '75 to 100 (18 h 45 min to 25 h)'
+        '74 to 102 (18 h 30 min to 25 h 30 min)'
         """
         few, many = WAITED
         return f"{few} to {many} ({duration(self._wait(few))} to {duration(self._wait(many))})"

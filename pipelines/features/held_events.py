@@ -67,7 +67,8 @@ class HeldEvents:
             self._drop_old(now)
             self._take(connection, {"since": self.since(now), "after": self._last})
             self._reconcile(connection, now=now)
-            return framed_by_key(self._rows)
+            rows = framed(each.row for each in self._rows.values())
+            return rows.set_axis(list(self._rows), axis="index")
 
     def follow(self, connection: Connection, *, last: int, gone: Hashable, now: datetime) -> None:
         """Take over what a look at the state has of them.
@@ -158,13 +159,6 @@ def release(session: Session, source: str, keys: Iterable[str]) -> None:
     """Let go of events, as the source has brought them."""
     for some in chunks(keys):
         session.execute(sa.delete(HeldEvent).where(HeldEvent.source == source, HeldEvent.key.in_(some)))
-
-
-def framed_by_key(held: Mapping[str, HeldRow]) -> pd.DataFrame:
-    """Events that wait, as they came, under their keys."""
-    if not held:
-        return pd.DataFrame()
-    return framed(each.row for each in held.values()).set_axis(list(held), axis="index")
 
 
 def measure_ahead(

@@ -171,11 +171,13 @@ class ModelledSeries:
         return np.asarray(self.scores @ self.model.shares + self._alarms.sum(axis=1))
 
     def own_risk(self, steps: Counts) -> Floats:
-        """The risk of some steps, to which others near by add no more than they may in normal rows by much.
+        """The risk of some steps, to which others near by add no more than the model's ceilings.
 
         However far off a reading is, what ends with it is then no event of the hours after.
         """
         model = self.model
+        if not model.ceilings:  # of an earlier version: there is nothing to tell an echo by
+            return np.asarray(self.risk[steps])
         summed = [self.smoothed(steps, name, ceiling=model.ceilings.get(name)).sum(axis=1) for name in model.members]
         z = model.fusion.standardise(np.column_stack(summed))
         return np.asarray(z @ model.shares + self._alarms[steps].sum(axis=1))
