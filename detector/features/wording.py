@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pandas as pd
 
+from detector.explain.reason import Reason, with_reasons
 from detector.features.feature import Feature
 from detector.features.words import NO_WORDS, ColumnWords, in_own_words, renamed, title_with_window
-
-if TYPE_CHECKING:
-    from detector.explain.reason import Reason
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,10 @@ class Wording:
 
     def scores(self, scores: pd.DataFrame) -> pd.DataFrame:
         """Scores whose lists of ``reasons`` are as people say them; an empty one stays as it is."""
-        said = [self.reasons(each) if each else each for each in scores["reasons"]]
-        return scores.assign(reasons=pd.Series(said, index=scores.index, dtype=object))
+        said = scores["reasons"].to_numpy(dtype=object, copy=True)
+        for place in with_reasons(scores["reasons"]):
+            said[place] = self.reasons(said[place])
+        return scores.assign(reasons=said)
 
     def column(self, name: str) -> str:
         """A column as people call it; a feature by what it measures."""
