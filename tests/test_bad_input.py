@@ -182,7 +182,7 @@ UNTRAINABLE: dict[str, tuple[Any, dict[str, Any], int, str]] = {
         b"PK\x03\x04" + bytes(100),
         {},
         FAILURE,
-        "table.csv is a zip or an Excel file. Expected CSV or Parq",
+        "table.csv is a zip or an Excel file. Expected CSV, Parq",
     ),
     "one row": (good(1), {}, FAILURE, "Expected at least 3 usable rows to learn from, received 1. Give more rows."),
     "two rows": (good(2), {}, FAILURE, "Expected at least 3 usable rows to learn from, received 2."),
@@ -494,7 +494,7 @@ def test_folder_whose_later_file_has_a_new_column(ready: Path, caplog: pytest.Lo
     [
         ("nwe.csv", "There is no file or folder {folder}/nwe.csv. In {folder}: Did you mean 'new.csv'?"),
         ("*.pq", "No file matches {folder}/*.pq."),
-        ("bundle", "The folder {folder}/bundle holds no CSV or Parquet file."),
+        ("bundle", "The folder {folder}/bundle holds no CSV, Parquet or JSON lines file."),
     ],
 )
 def test_input_that_is_not_there(ready: Path, input_: str, message: str) -> None:

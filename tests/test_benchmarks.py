@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import categorical, faults, flags, mixed, speed, stages, tabular, way
+from benchmarks import categorical, faults, flags, mixed, speed, stages, tabular, training, way
 
 ROWS = 240
 
@@ -374,6 +374,27 @@ def test_way_counts_modules_and_changes() -> None:
 
     assert found.figures() == {"modules": 2, "changes": 4}
     assert found.visits == {"detector.a": 3, "pipelines.b": 1}
+
+
+def test_training_compares_the_fastest_that_is_as_good() -> None:
+    """The target is the other's best; settings that miss it do not count, however fast."""
+    records = pd.DataFrame(
+        [
+            ("a", "ours", 4.0, 0.70),
+            ("a", "ours", 2.0, 0.50),
+            ("a", "pyod", 12.0, 0.70),
+            ("a", "pyod", 8.0, 0.697),
+            ("a", "pyod", 1.0, 0.30),
+            ("b", "ours", 4.0, 0.10),
+            ("b", "pyod", 9.0, 0.20),
+        ],
+        columns=["set", "method", "seconds", "ap"],
+    )
+
+    found = training.summary(records, slack=0.005)
+
+    assert found.loc["a", ["ours", "pyod", "ratio"]].tolist() == [4.0, 8.0, 2.0]
+    assert np.isnan(found.loc["b", "ratio"])
 
 
 def test_faults_are_counted_by_machine_and_time() -> None:

@@ -56,7 +56,7 @@ def test_scoring_imports_nothing_that_only_fitting_needs(
 
 def test_executors_of_spark_need_what_scoring_needs() -> None:
     """What their tasks import brings no training, no MLflow, no database and no Spark session."""
-    parts = ("csv_rows", "deciding", "features", "measuring", "repeats", "shipped", "writing")
+    parts = ("deciding", "features", "measuring", "repeats", "shipped", "text_rows", "writing")
     loaded = modules_after("import " + ", ".join(f"pipelines.spark.{part}" for part in parts))
 
     assert "onnxruntime" in loaded

@@ -432,7 +432,7 @@ def test_a_windows_file_is_read_and_its_encoding_written(tmp_path: Path) -> None
     assert load_config(tmp_path).source.encoding == "cp1252"
     assert begun.proposal.role("key") == "Nr"
     assert "not utf-8, and is read as cp1252" in begun.notes[0]
-    assert "1 line has a wrong number of fields" in begun.notes[1]
+    assert "1 line cannot be read as rows" in begun.notes[1]
     (tmp_path / "rows.csv").write_bytes(b"Nr;Betrag\n1;\x81\xff")
     with pytest.raises(SourceError, match=r"not text in utf-8: line 2 holds the byte 0x81"):
         init(tmp_path / "rows.csv", folder=tmp_path, force=True)

@@ -176,6 +176,22 @@ def test_csv_files_are_read_as_one_machine_reads_them(plain: Path, tmp_path: Pat
     assert (local.rows, local.scored, spark.quarantined) == (1_201, 1_200, 1)
 
 
+def test_json_lines_are_read_as_one_machine_reads_them(plain: Path, tmp_path: Path) -> None:
+    """Lines that are no object are left out with their number, and rows keep their places."""
+    fresh = pd.concat([pd.read_parquet(file) for file in sorted((plain / "fresh").iterdir())], ignore_index=True)
+    (tmp_path / "rows").mkdir()
+    for number in range(2):
+        part = fresh.iloc[600 * number : 600 * number + 600]
+        part.to_json(tmp_path / "rows" / f"{number}.jsonl", orient="records", lines=True, date_format="iso")
+    with (tmp_path / "rows" / "0.jsonl").open("a") as file:
+        file.write("no object\n")
+
+    config = site(plain, source={"path": str(tmp_path / "rows")})
+    local, spark = assert_as_local(config, tmp_path, by="transaction_id")
+
+    assert (local.rows, local.scored, spark.quarantined) == (1_201, 1_200, 1)
+
+
 def test_a_database_is_read_through_jdbc(plain: Path, tmp_path: Path, spark: Any) -> None:
     """Derby comes with Spark; its rows get the scores of the file they came from."""
     from pipelines.spark.score import score_on_spark

@@ -13,6 +13,7 @@ import typer
 
 from detector.errors import SettingError
 from pipelines.cli.program import DETECT, EXIT_FAILURE, START, AsJson, ConfigFile, now, print_report, say, say_json
+from pipelines.row_files import named_as_rows
 
 
 class Template(StrEnum):
@@ -28,9 +29,6 @@ class Engine(StrEnum):
 
     local = "local"
     spark = "spark"
-
-
-DATA_FILES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz")
 
 
 def day(text: str) -> datetime:
@@ -83,7 +81,7 @@ def init(
 
         print_report(run(path, folder=folder or Path(), force=force), as_json=as_json)
         return
-    if path.suffix.lower() in DATA_FILES:
+    if named_as_rows(path):
         raise SettingError(f"There is no file {path}. Name one that is there, or a folder for a new configuration.")
     from detector.errors import SinkError
     from pipelines.config import FILE_NAME
@@ -195,7 +193,7 @@ def _holds_rows(folder: Path) -> bool:
     """Whether a folder holds files of rows, and is none that has a configuration."""
     if not folder.is_dir() or (folder / "detector.yaml").exists():
         return False
-    return any(each.suffix.lower() in DATA_FILES and each.is_file() for each in folder.iterdir())
+    return any(named_as_rows(each) and each.is_file() for each in folder.iterdir())
 
 
 def doctor(config: ConfigFile, as_json: AsJson = False) -> None:

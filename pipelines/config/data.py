@@ -26,7 +26,7 @@ class SourceSection(Section):
     """Where the rows come from: files, a database, or a Kafka topic."""
 
     path: Location | None = None
-    """A CSV or Parquet file, a folder of either, or a pattern such as data/2024-*.parquet."""
+    """A file of CSV, Parquet or JSON lines, a folder of one kind, or a pattern such as data/2024-*.parquet."""
 
     url: Url | None = None
     """A database instead of files: any SQLAlchemy URL, such as postgresql://user:${PASSWORD}@host/name."""
@@ -52,7 +52,7 @@ these are skipped. The first line that is not empty when left out."""
     """How the characters of a CSV file are written: utf-8, latin-1, cp1252, utf-16."""
 
     decimal: Literal[".", ","] = "."
-    """What separates whole numbers from fractions in a CSV file."""
+    """What separates whole numbers from fractions in a CSV file, or in text of JSON lines."""
 
     formats: dict[str, FormatSection] = Field(default={})
     """How columns are written that are not as 1234.56 or 2026-01-31T10:00:00: amount: {thousands: ","} (or ".", " ", \

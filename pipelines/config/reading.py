@@ -17,6 +17,7 @@ from yaml.resolver import Resolver
 
 from detector.errors import SettingError, nearest
 from pipelines.config.values import DEFAULT_STORE, Url
+from pipelines.row_files import named_as_rows
 
 YamlPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,7 +50,6 @@ _PLAIN = {
 _SECRET = ("url", "uri")
 
 MOST_BYTES = 1_000_000
-DATA_FILES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".gz")
 MOST_VALUES = 100_000
 MOST_PLACES = 3
 
@@ -129,7 +129,7 @@ def read_text(file: Path) -> str:
 
     Raises ``SettingError`` if there is no such file, it is no text, far too large, or named as rows are.
     """
-    if file.suffix.lower() in DATA_FILES and file.is_file():
+    if named_as_rows(file) and file.is_file():
         raise SettingError(
             f"{file} holds rows and is no configuration. Write one with `detector init {file}`; where there is one, "
             f"name the file in its `source.path`, or score it with `--input {file}`."

@@ -91,9 +91,11 @@ def _source(source: Source, frame: pd.DataFrame, total: int | None, *, exact: bo
     yield Check("source", "ok", f"{source.describe()}: {counted(len(frame.columns), 'column')}{rows}{looked}")
     rejected = source.rejected["reason"]
     if len(rejected):
-        found = f"{counted(len(rejected), 'line')} with a wrong number of fields. {rejected.iloc[0]}"
+        found = f"{counted(len(rejected), 'line')} cannot be read as rows. {rejected.iloc[0]}"
         state: State = "problem" if len(rejected) > MANY_LOST * (len(rejected) + (total or len(frame))) else "warning"
-        yield Check("source", state, found, "They will go to the quarantine. Quote fields that hold the separator.")
+        yield Check(
+            "source", state, found, "They will go to the quarantine. In CSV, quote fields that hold the separator."
+        )
     if len(frame) < FEW_ROWS:
         found = f"only {counted(len(frame))}"
         yield Check("source", "warning", found, f"Learning what is normal takes {FEW_ROWS} rows or more.")

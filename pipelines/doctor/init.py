@@ -27,7 +27,8 @@ from pipelines.doctor.unit_line import units_of
 from pipelines.progress import counted
 from pipelines.sources import Source, open_source
 from pipelines.sources.dialect import UndecodableError, find_header
-from pipelines.sources.files import find_files, is_parquet
+from pipelines.sources.files import find_files
+from pipelines.sources.kinds import kind_of
 
 LOOKED_AT = 20_000
 MOST_FILES = 12
@@ -122,7 +123,7 @@ def _look(file: Path) -> tuple[Source, pd.DataFrame, Written]:
 
 
 def _read(file: Path, encoding: str) -> tuple[Source, pd.DataFrame, Written]:
-    how = Written(encoding, 1 if is_parquet(file) else find_header(file, encoding=encoding))
+    how = Written(encoding, find_header(file, encoding=encoding) if kind_of(file) == "csv" else 1)
     source = open_source(how.section(file))
     return source, source.read(limit=LOOKED_AT), how
 
@@ -152,8 +153,7 @@ def _notes(source: Source, how: Written, units: Mapping[str, str]) -> Iterator[s
     if how.encoding != "utf-8":
         yield f"source.encoding: the file is not utf-8, and is read as {how.encoding}; look at its umlauts and signs"
     if lines := source.rejected["reason"].tolist():
-        have = "has" if len(lines) == 1 else "have"
-        yield f"{counted(len(lines), 'line')} {have} a wrong number of fields, for the quarantine: {lines[0]}"
+        yield f"{counted(len(lines), 'line')} cannot be read as rows, for the quarantine: {lines[0]}"
 
 
 def _waiting(found: Proposal) -> Iterator[str]:

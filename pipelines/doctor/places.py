@@ -18,7 +18,8 @@ from pipelines.doctor.check import Check
 from pipelines.progress import counted
 from pipelines.sinks.files import CSV_SUFFIXES, PARQUET_SUFFIXES
 from pipelines.sources.dialect import find_header
-from pipelines.sources.files import find_files, is_parquet
+from pipelines.sources.files import find_files
+from pipelines.sources.kinds import kind_of
 
 
 def check_header(section: SourceSection) -> Iterator[Check]:
@@ -27,7 +28,7 @@ def check_header(section: SourceSection) -> Iterator[Check]:
         return
     with suppress(SourceError):
         file = find_files(section.path)[0]
-        line = 1 if is_parquet(file) else find_header(file, encoding=section.encoding)
+        line = find_header(file, encoding=section.encoding) if kind_of(file) == "csv" else 1
         if line > 1:
             found = f"line {line} of {file} seems to name the columns, and what stands above it does not"
             yield Check("source.header", "warning", found, f"If so, write `header: {line}` below `source`.")

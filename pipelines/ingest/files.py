@@ -9,7 +9,6 @@ import pandas as pd
 
 from detector.schema import Schema
 from pipelines.config import SourceSection
-from pipelines.sources.csvfile import CsvFile
 from pipelines.sources.files import FileReader
 from pipelines.sources.source import Source
 
@@ -33,9 +32,8 @@ class FileWindow:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has a header and nothing else."""
-        part = self._reader.parts[0]
-        return not part.dialect.record_bytes if isinstance(part, CsvFile) else not part.rows
+        """Whether it has columns and nothing else."""
+        return self._reader.parts[0].is_empty
 
     @property
     def rejected(self) -> pd.DataFrame:

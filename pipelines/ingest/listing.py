@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detector.errors import SourceError
-from pipelines.sources.dialect import COMPRESSED
-from pipelines.sources.files import CSV_SUFFIXES, PARQUET_SUFFIXES, find_files
+from pipelines.row_files import COMPRESSED, CSV_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, named_as_rows
+from pipelines.sources.files import find_files
 from pipelines.sources.parquet import ParquetFile
 
 UNENDED = 10
@@ -59,7 +59,7 @@ def list_files(path: str) -> dict[str, FileStat]:
     place, base = Path(path), base_of(path)
     try:
         if place.is_dir():
-            found = [file for file in place.iterdir() if _has_rows(file)]
+            found = [file for file in place.iterdir() if named_as_rows(file)]
         elif glob.has_magic(path) and base.is_dir():
             os.scandir(base).close()  # a pattern in a folder that may not be read matches nothing
             found = [Path(name) for name in glob.glob(path, recursive=True)]  # noqa: PTH207
@@ -104,7 +104,7 @@ def unfinished(stat: FileStat, *, age: float, settle: float) -> str:
     """Why a file that has settled still looks as if it were being written; empty if it is whole."""
     if not stat.size:
         return "it is empty"
-    if is_parquet(stat.path):
+    if stat.path.suffix.lower() in PARQUET_SUFFIXES:
         try:
             ParquetFile(stat.path)
         except SourceError as error:
@@ -117,18 +117,6 @@ def unfinished(stat: FileStat, *, age: float, settle: float) -> str:
     return "" if ends_a_line(stat.path, size=stat.size) else "its last line has no end"
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether the name says so."""
-    return path.suffix.lower() in PARQUET_SUFFIXES
-
-
 def can_grow(path: Path) -> bool:
     """Whether rows can be appended to such a file."""
-    return path.suffix.lower() in CSV_SUFFIXES
-
-
-def _has_rows(file: Path) -> bool:
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in CSV_SUFFIXES + PARQUET_SUFFIXES
+    return path.suffix.lower() in CSV_SUFFIXES + JSON_SUFFIXES

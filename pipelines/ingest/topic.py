@@ -16,7 +16,8 @@ from pipelines.config.formats import FormatSection
 from pipelines.ingest.batch import InputBatch, ReadFacts
 from pipelines.ingest.contract import Lag, LeftOut, Proposal
 from pipelines.sources.formats import frame_with_formats
-from pipelines.sources.topic import Offsets, Topic, as_text, event_of
+from pipelines.sources.json_rows import as_text
+from pipelines.sources.topic import Offsets, Topic, event_of
 from pipelines.store import Cursor, Store
 from pipelines.testing.failpoints import failpoint
 

@@ -1,4 +1,4 @@
-"""Where rows come from: CSV and Parquet files, folders and patterns of them, any SQL database, Kafka topics.
+"""Where rows come from: CSV, Parquet and JSON lines, folders and patterns of them, any SQL database, Kafka topics.
 
 All are read in batches of bounded memory. Text stays text, whatever the rows before it were like: what a
 value means is decided in ``detector.cleaning.clean``, never by the batch it came in.

@@ -13,7 +13,8 @@ import pyarrow.csv as pa_csv
 
 from detector.errors import SourceError
 from pipelines.config.data import SourceSection
-from pipelines.sources.dialect import COMPRESSED, open_bytes, read_dialect, undecodable
+from pipelines.row_files import COMPRESSED
+from pipelines.sources.dialect import open_bytes, read_dialect, undecodable
 from pipelines.sources.salvage import Salvage, unclosed_quote
 
 FEW_BAD = 10
@@ -72,6 +73,11 @@ class CsvFile:
         """Unknown without reading the file."""
         return None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has a header and nothing else."""
+        return not self.dialect.record_bytes
+
     def estimate(self) -> int | None:
         """About how many rows, from the size of the file and its first records."""
         if self.path.suffix in COMPRESSED or not self.dialect.record_bytes:
@@ -92,7 +98,7 @@ class CsvFile:
                     rows += table.num_rows
                     if len(salvage.bad) > max(1000, rows):
                         raise self._mostly_bad(salvage)
-                    yield self._decimals(table).select(schema.names)
+                    yield with_points(table, self.options).select(schema.names)
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise self._failure(error) from error
         finally:
@@ -125,17 +131,6 @@ class CsvFile:
         )
         return reader
 
-    def _decimals(self, table: pa.Table) -> pa.Table:
-        if self.options.decimal == ".":
-            return table
-        columns = [
-            table.column(name)
-            if name in self.options.formatted
-            else pc.replace_substring_regex(table.column(name), pattern=_DECIMAL_COMMA, replacement=r"\1.\2")
-            for name in table.column_names
-        ]
-        return pa.Table.from_arrays(columns, schema=table.schema)
-
     def _mostly_bad(self, salvage: Salvage) -> SourceError:
         return SourceError(
             f"Most lines of {self.path} do not have the {len(self.dialect.columns)} fields of its header. "
@@ -157,3 +152,16 @@ class CsvFile:
                 f"not closed. Shorten the value, or close the quote or remove it."
             )
         return SourceError(f"{self.path} cannot be read to its end: {text}")
+
+
+def with_points(table: pa.Table, options: CsvOptions) -> pa.Table:
+    """Columns of text with a point in their decimal numbers."""
+    if options.decimal == ".":
+        return table
+    columns = [
+        table.column(name)
+        if name in options.formatted
+        else pc.replace_substring_regex(table.column(name), pattern=_DECIMAL_COMMA, replacement=r"\1.\2")
+        for name in table.column_names
+    ]
+    return pa.Table.from_arrays(columns, schema=table.schema)

@@ -17,7 +17,6 @@ from detector.errors import SourceError
 
 HEAD_BYTES = 1 << 18
 SEPARATORS = (",", ";", "\t", "|")
-COMPRESSED = (".gz", ".bz2", ".zst")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _SEP = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\n|\r)', re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -69,7 +68,7 @@ def read_dialect(path: Path, *, separator: str | None, encoding: str, header: in
     if not body.strip():
         raise SourceError(f"{path} is empty: it has no header and no rows. Check what was to fill it.")
     if "\0" in body[:4096]:
-        raise SourceError(f"{path} is not text. Expected CSV or Parquet; save it as one of the two.")
+        raise SourceError(f"{path} is not text. Expected CSV, Parquet or JSON lines; save it as one of these.")
     found = separator or _find_separator(body)
     records = _records(body, found, whole=len(head) < HEAD_BYTES)
     columns = tuple(name.strip() or f"column_{n}" for n, name in enumerate(records[0], start=1))

@@ -13,26 +13,26 @@ import pyarrow as pa
 
 from detector.errors import SourceError
 from pipelines.config.data import FILENAME, SourceSection
-from pipelines.sources.csvfile import CsvFile, CsvOptions
-from pipelines.sources.dialect import COMPRESSED
-from pipelines.sources.parquet import MAGIC, ParquetFile
+from pipelines.row_files import (
+    COMPRESSED,
+    CSV_SUFFIXES,
+    JSON_SUFFIXES,
+    PARQUET_SUFFIXES,
+    ROW_SUFFIXES,
+    data_suffix,
+    named_as_rows,
+)
+from pipelines.sources.csvfile import CsvOptions
+from pipelines.sources.kinds import WANTED, Part, open_part
 from pipelines.sources.shared_columns import shared_schema
 
-CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 MOST_NAMED = 3
-PARQUET_SUFFIXES = (".parquet", ".pq")
-_FOREIGN = {
-    b"PK\x03\x04": "a zip or an Excel file",
-    b"\xd0\xcf\x11\xe0": "an old Excel file",
-    b"ARROW1": "an Arrow file",
-    b"SQLite format 3": "an SQLite database: give `source.url: sqlite:///FILE` and `source.table`",
-}
 
 
 class FileReader:
-    """CSV or Parquet files, one after the other in the order of their names; of their columns those that all have.
+    """Files of rows, one after the other in the order of their names; of their columns those that all have.
 
-    - ``path``: a file; a folder, whose CSV or Parquet files are read (not those of its subfolders); or a pattern, where
+    - ``path``: a file; a folder, whose files of one kind are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
     - ``without``: files that are left out.
     - ``options``: how CSV files are written.
@@ -53,15 +53,12 @@ class FileReader:
     ) -> None:
         self.path = path
         self.rejected: list[str] = []
-        self.parts: list[CsvFile | ParquetFile] = []
+        self.parts: list[Part] = []
         skipped = {file.resolve() for file in without}
         for file in find_files(path):
             if skipped and file.resolve() in skipped:
                 continue
-            if is_parquet(file):
-                self.parts.append(ParquetFile(file))
-            else:
-                self.parts.append(CsvFile(file, options))
+            self.parts.append(open_part(file, options))
             self.parts[-1].rejected = self.rejected
         if not self.parts:
             raise SourceError(f"None of the files of {path} can be read: all were quarantined. Give good ones.")
@@ -151,18 +148,23 @@ def _files_in(folder: Path) -> list[Path]:
         files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith((".", "_")))
     except PermissionError as error:
         raise SourceError(f"{folder} may not be read by this user. Change its permissions.") from error
-    csv_files = [file for file in files if _data_suffix(file) in CSV_SUFFIXES]
-    parquet_files = [file for file in files if _data_suffix(file) in PARQUET_SUFFIXES]
-    if csv_files and parquet_files:
+    kinds = {
+        "*.csv": [file for file in files if data_suffix(file) in CSV_SUFFIXES],
+        "*.parquet": [file for file in files if data_suffix(file) in PARQUET_SUFFIXES],
+        "*.jsonl": [file for file in files if data_suffix(file) in JSON_SUFFIXES],
+    }
+    found = {pattern: some for pattern, some in kinds.items() if some}
+    if len(found) > 1:
+        some = " and ".join(files[0].name for files in found.values())
+        patterns = " or ".join(str(folder / pattern) for pattern in found)
         raise SourceError(
-            f"{folder} holds CSV and Parquet files, such as {csv_files[0].name} and {parquet_files[0].name}. "
-            f"Name the ones to read with a pattern: {folder / '*.parquet'} or {folder / '*.csv'}."
+            f"{folder} holds files of several kinds, such as {some}. Name the ones to read with a pattern: {patterns}."
         )
-    if not csv_files and not parquet_files:
-        inside = next((f for s in (*PARQUET_SUFFIXES, *CSV_SUFFIXES) for f in folder.glob(f"**/*{s}")), None)
+    if not found:
+        inside = next((file for suffix in ROW_SUFFIXES for file in folder.glob(f"**/*{suffix}")), None)
         hint = f" Its subfolders do: use {folder / '**' / ('*' + inside.suffix)}." if inside else ""
-        raise SourceError(f"The folder {folder} holds no CSV or Parquet file.{hint}")
-    return csv_files or parquet_files
+        raise SourceError(f"The folder {folder} holds no {WANTED} file.{hint}")
+    return found.popitem()[1]
 
 
 def _what_is_there(place: Path) -> str:
@@ -179,12 +181,12 @@ def _what_is_there(place: Path) -> str:
 def _nearest_data(name: str, folder: Path) -> str:
     """The few files and folders of rows whose names are most alike; logs, reports and the like are of no help."""
     names = _names(folder)
-    known = [each for each in names if _data_suffix(Path(each)) in CSV_SUFFIXES + PARQUET_SUFFIXES]
+    known = [each for each in names if named_as_rows(Path(each))]
     known += [each for each in names if (folder / each).is_dir()]
     if close := get_close_matches(name, known, n=1):
         return f"Did you mean {close[0]!r}?"
     if not known:
-        return "there is no CSV or Parquet file."
+        return f"there is no {WANTED} file."
     alike = get_close_matches(name, sorted(known), n=MOST_NAMED, cutoff=0.0)
     return f"the nearest names are {', '.join(alike)}."
 
@@ -196,29 +198,13 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _how(file: Path, suffix: str) -> str:
-    """How to save a file of JSON as Parquet, with each field of nested objects a column of its own."""
-    if suffix not in (".json", ".jsonl", ".ndjson"):
-        return ""
-    rows = f"open({file.name!r})"
-    rows = f"json.load({rows})" if suffix == ".json" else f"[json.loads(line) for line in {rows}]"
-    return f", with Python: `pd.json_normalize({rows}).to_parquet({file.stem + '.parquet'!r})`"
-
-
-def _data_suffix(file: Path) -> str:
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
-
-
 def name_of(file: Path, pattern: str) -> str:
     """What the name of a file says of its rows: all of it without its ending, or the group of a pattern."""
     if pattern == FILENAME:
         name = file.name
         for _ in range(2):
             suffix = Path(name).suffix.lower()
-            if suffix in (*COMPRESSED, *CSV_SUFFIXES, *PARQUET_SUFFIXES):
+            if suffix in (*COMPRESSED, *ROW_SUFFIXES):
                 name = name[: -len(suffix)]
         return name
     found = re.search(pattern, file.name)
@@ -228,24 +214,3 @@ def name_of(file: Path, pattern: str) -> str:
             f"file, or correct the pattern."
         )
     return found[1]
-
-
-def is_parquet(file: Path) -> bool:
-    """Whether to read a file as Parquet, by its name, or by its first bytes where the name does not tell."""
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(16)
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror}.") from error
-    if not head:
-        raise SourceError(f"{file} is empty: it has no bytes at all. Check what was to fill it.")
-    if head.startswith(MAGIC):
-        return True
-    for mark, kind in _FOREIGN.items():
-        if head.startswith(mark):
-            raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two.")
-    suffix = _data_suffix(file)
-    if suffix in (".json", ".jsonl", ".ndjson", ".xml", ".html"):
-        kind = suffix[1:].upper()
-        raise SourceError(f"{file} is {kind}. Expected CSV or Parquet; save it as one of the two{_how(file, suffix)}.")
-    return suffix in PARQUET_SUFFIXES

@@ -45,6 +45,11 @@ class ParquetFile:
         """The names of the columns, in order."""
         return list(self.schema.names)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has columns and nothing else."""
+        return not self.rows
+
     def estimate(self) -> int | None:
         """The number of rows."""
         return self.rows

@@ -10,15 +10,14 @@ import pyarrow as pa
 
 from detector.errors import SourceError
 from pipelines.sources.arrow import unify
-from pipelines.sources.csvfile import CsvFile
-from pipelines.sources.parquet import ParquetFile
+from pipelines.sources.kinds import Part
 
 log = logging.getLogger("detector.sources")
 
 MOST_NAMED = 5
 
 
-def shared_schema(parts: Sequence[CsvFile | ParquetFile], needs: Callable[[str], bool]) -> pa.Schema:
+def shared_schema(parts: Sequence[Part], needs: Callable[[str], bool]) -> pa.Schema:
     """The columns that all files have, in the order of the first; those that it leaves out are named in the log.
 
     - ``needs``: whether a column of the first file must be in every other.
@@ -39,7 +38,7 @@ def shared_schema(parts: Sequence[CsvFile | ParquetFile], needs: Callable[[str],
     return reduce(unify, shared)
 
 
-def _check(first: CsvFile | ParquetFile, other: CsvFile | ParquetFile, needs: Callable[[str], bool]) -> None:
+def _check(first: Part, other: Part, needs: Callable[[str], bool]) -> None:
     missing = [name for name in first.columns if name not in other.columns and needs(name)]
     if not missing:
         return

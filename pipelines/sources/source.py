@@ -123,7 +123,7 @@ class Source:
     def rejected(self) -> pd.DataFrame:
         """The lines that the last read left out, ready for a quarantine: ``row`` (unknown) and ``reason``.
 
-        Only CSV has such lines: those whose number of fields differs from the header's.
+        Of CSV, those whose number of fields differs from the header's; of JSON lines, those that are no object.
         """
         reasons = pd.Series(self._reader.rejected, dtype="str")
         return pd.DataFrame({"row": pd.Series(pd.NA, index=reasons.index, dtype="Int64"), "reason": reasons})

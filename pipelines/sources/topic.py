@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from detector.errors import MissingExtraError, SettingError, SourceError
 from pipelines.config.topics import TopicSection
+from pipelines.sources.json_rows import as_text, row_of
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message
@@ -26,7 +26,6 @@ AT_ONCE = 1_000
 LOOKED_AT = 1_000
 """Messages at each end of a partition that are read to learn the names of columns."""
 
-_HALVES = re.compile("[\ud800-\udfff]")
 _OURS = ("bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset", "enable.partition.eof")
 
 
@@ -176,7 +175,8 @@ def topic_of(section: TopicSection) -> Topic:
 class TopicReader:
     """Messages of a topic as rows of text: a value is read by what its column means, as in a CSV file.
 
-    A field that a message does not have is missing there. Lists and objects in a field are their JSON.
+    A field that a message does not have is missing there. The fields of an object within it are
+    columns of their own, see ``row_of``; lists are their JSON.
 
     - ``offsets``: what to read; by default all that is there now, but for what the topic removes meanwhile.
 
@@ -236,36 +236,13 @@ class TopicReader:
 
 
 def event_of(message: Message) -> tuple[dict[str, Any] | None, str]:
-    """A message's JSON object; without one, why there is none, with its place.
+    """A message's JSON object; without one, why there is none, with its place; see ``row_of``.
 
-    What deletes a key of a compacted topic has no content, and is no event either. Half a pair of surrogates, which
-    JSON can escape and no text can hold, becomes U+FFFD, Unicode's mark for what is no character: the event is scored
-    all the same.
+    What deletes a key of a compacted topic has no content, and is no event either.
     """
-    place = f"partition {message.partition()}, offset {message.offset()}"
     content = message.value()
-    if content is None:
-        return None, f"{place}: no content"
-    try:
-        event = json.loads(content, parse_float=str, parse_int=str)
-        if b"\\ud" in content.lower():
-            event = json.loads(_HALVES.sub("\ufffd", json.dumps(event, ensure_ascii=False)))
-    except (ValueError, RecursionError) as error:
-        return None, f"{place}: not JSON: {str(error)[:200]}"
-    if not isinstance(event, dict):
-        return None, f"{place}: expected a JSON object, received {type(event).__name__}"
-    return event, ""
-
-
-def as_text(value: Any) -> str | None:
-    """A field's value as text, a number as it was written.
-
-    >>> [as_text(value) for value in ("12.50", True, None, {"a": [1]})]
-    ['12.50', 'true', None, '{"a": [1]}']
-    """
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value)
+    event, reason = (None, "no content") if content is None else row_of(content)
+    return event, reason and f"partition {message.partition()}, offset {message.offset()}: {reason}"
 
 
 class _Quiet:

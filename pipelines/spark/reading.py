@@ -17,19 +17,20 @@ from urllib.parse import unquote, urlsplit
 from detector.errors import SchemaError, SettingError, SourceError, nearest
 from pipelines.config.data import SourceSection
 from pipelines.config.values import hide_password
+from pipelines.row_files import CSV_SUFFIXES, JSON_SUFFIXES, data_suffix
 from pipelines.sources import NoRowsError
-from pipelines.sources.files import FileReader, find_files, is_parquet, name_of
-from pipelines.spark.csv_rows import CsvRows, csv_columns
+from pipelines.sources.files import FileReader, find_files, name_of
+from pipelines.sources.kinds import kind_of
 from pipelines.spark.hadoop import Folders
 from pipelines.spark.rows import POSITION, SourceColumns
 from pipelines.spark.session import ROWS_A_BATCH, plain_errors
+from pipelines.spark.text_rows import TextRows, text_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _INDEX = re.compile(r"__index_level_\d+__")
-_CSV_NAME = re.compile(r"\.(csv|tsv|txt)(\.(gz|bz2|zst))?$", re.IGNORECASE)
 _JDBC = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mariadb", "mssql": "sqlserver", "oracle": "oracle"}
 
 
@@ -40,7 +41,7 @@ class SparkRows:
     - ``frame``: ``position`` and the columns ``x0``, ``x1``, …
     - ``names``: what these are called in the source.
     - ``rows``: how many.
-    - ``rejected``: why lines of CSV files were left out, a row each; None for other sources.
+    - ``rejected``: why lines of files of text were left out, a row each; None for other sources.
     """
 
     frame: DataFrame
@@ -50,7 +51,7 @@ class SparkRows:
 
 
 class SparkSource:
-    """A source that Spark reads: files in Parquet or CSV, a Delta table, a database.
+    """A source that Spark reads: files in Parquet, CSV or JSON lines, a Delta table, a database.
 
     Raises ``SourceError`` if it is not there or cannot be read; ``SettingError`` if it is a Kafka topic.
     """
@@ -111,8 +112,8 @@ class SparkSource:
         with plain_errors(self.describe()):
             if self.kind == "jdbc":
                 found = self._database_rows(names, staging)
-            elif self.kind == "csv":
-                found = self._csv_rows(names, staging)
+            elif self.kind == "text":
+                found = self._text_rows(names, staging)
             else:
                 found = self._parquet_rows(names)
         if not found.rows:
@@ -121,11 +122,11 @@ class SparkSource:
 
     def _read_columns(self) -> list[str]:
         path = self.section.path
-        if path is not None and self.kind in ("csv", "parquet") and not REMOTE.match(path):
+        if path is not None and self.kind in ("text", "parquet") and not REMOTE.match(path):
             made = self.section.names_of_files
             return [name for name in FileReader.of(self.section, path).columns() if made is None or name != made[0]]
-        if self.kind == "csv":
-            return csv_columns(self.spark, self._files[0], self.section)
+        if self.kind == "text":
+            return text_columns(self.spark, self._files[0], self.section)
         names = self._load().columns
         if not names:
             raise SourceError(f"{self.describe()} has no columns. Check what was to fill it.")
@@ -148,7 +149,7 @@ class SparkSource:
         )
         return self._positioned(frame, names)
 
-    def _csv_rows(self, names: tuple[str, ...], staging: str) -> SparkRows:
+    def _text_rows(self, names: tuple[str, ...], staging: str) -> SparkRows:
         from pyspark.sql import functions as f
 
         files = self.spark.read.format("binaryFile").load(self._files)
@@ -158,14 +159,14 @@ class SparkSource:
                 f"{large[0][0]} has 2 GB or more, too much for one task. Split it, or save it as Parquet."
             )
         needed = [name for name in self._columns if self.section.needs(name)]
-        reading = CsvRows.of(self.section, names, tuple(dict.fromkeys([*names, *needed])))
+        reading = TextRows.of(self.section, names, tuple(dict.fromkeys([*names, *needed])))
         # One file a batch: several could be more than Arrow holds.
         self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1")
         try:
-            files.select("path", "content").mapInArrow(reading, reading.types()).write.parquet(f"{staging}/csv")
+            files.select("path", "content").mapInArrow(reading, reading.types()).write.parquet(f"{staging}/text")
         finally:
             self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(ROWS_A_BATCH))
-        read = self.spark.read.parquet(f"{staging}/csv")
+        read = self.spark.read.parquet(f"{staging}/text")
         rejected = read.where("reason is not null").select("reason")
         found = self._positioned(read.where("reason is null").drop("reason"), names)
         return SparkRows(found.frame, found.names, found.rows, rejected)
@@ -216,13 +217,15 @@ def _files_of(spark: SparkSession, path: str) -> tuple[str, list[str]]:
             raise SourceError(f"There is no file or folder {path}, or it is empty.")
         if "_delta_log" in names:
             return "delta", [path]
-        return ("csv" if any(map(_CSV_NAME.search, names)) else "parquet"), [path]
+        return (
+            "text" if any(data_suffix(Path(name)) in CSV_SUFFIXES + JSON_SUFFIXES for name in names) else "parquet"
+        ), [path]
     if (Path(path) / "_delta_log").is_dir():
         return "delta", [Path(path).absolute().as_uri()]
     files = find_files(path)
-    kinds = {"parquet" if is_parquet(file) else "csv" for file in files}
+    kinds = {"parquet" if kind_of(file) == "parquet" else "text" for file in files}
     if len(kinds) > 1:
-        raise SourceError(f"{path} stands for CSV and Parquet files. Name the ones to read with a pattern.")
+        raise SourceError(f"{path} stands for Parquet files and others. Name the ones to read with a pattern.")
     # Backslashes and brackets would be patterns to Hadoop.
     return kinds.pop(), [re.sub(r"([\[\]{}*?\\,])", r"\\\1", f"file://{file.absolute()}") for file in files]
 

@@ -1,4 +1,4 @@
-"""CSV files, each read whole in one task by the reader that ``detector score`` has: same separator, same bad lines.
+"""CSV files and JSON lines, each read whole in one task by the reader that ``detector score`` has: same bad lines.
 
 Spark's own reader sees other lines as broken, and takes columns by their place in files whose headers differ.
 """
@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from detector.errors import DetectorError, SourceError
 from pipelines.config.data import SourceSection
-from pipelines.sources.csvfile import CsvFile, CsvOptions
+from pipelines.sources.csvfile import CsvOptions
+from pipelines.sources.kinds import Part, open_part
 from pipelines.spark.rows import SourceColumns
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ ROWS_A_TABLE = 65_536
 
 
 @dataclass(frozen=True)
-class CsvRows:
+class TextRows:
     """Reads files in executors: path and content → rows as text with their place, and why others are bad.
 
     - ``names``: The columns that are wanted.
@@ -78,8 +79,8 @@ class CsvRows:
             missing[0], missing[2] = pa.array([path] * len(reasons), pa.string()), pa.array(reasons, pa.string())
             yield from pa.Table.from_arrays(missing, schema=self.schema).to_batches()
 
-    def _open(self, file: Path, path: str) -> CsvFile:
-        part = CsvFile(file, self.options)
+    def _open(self, file: Path, path: str) -> Part:
+        part = open_part(file, self.options)
         if missing := [name for name in self.columns if name not in part.columns]:
             raise SourceError(
                 f"The files have different columns: {path} lacks {', '.join(map(repr, missing))}. Move it away, name "
@@ -98,7 +99,7 @@ class CsvRows:
         yield from pa.Table.from_arrays(arrays, schema=self.schema).to_batches(max_chunksize=ROWS_A_TABLE)
 
 
-def csv_columns(spark: SparkSession, path: str, section: SourceSection) -> list[str]:
+def text_columns(spark: SparkSession, path: str, section: SourceSection) -> list[str]:
     """The columns of the first file, from its beginning."""
     from pyspark.sql import functions as f
 
@@ -108,7 +109,7 @@ def csv_columns(spark: SparkSession, path: str, section: SourceSection) -> list[
         raise SourceError(f"{path} holds no files.")
     with _on_disk(row[0]["path"], pa.py_buffer(bytes(row[0]["head"]))) as (file, told):
         try:
-            return CsvFile(file, CsvOptions.of(section)).columns
+            return open_part(file, CsvOptions.of(section)).columns
         except DetectorError as error:
             raise type(error)(told(str(error))) from None
 
@@ -118,7 +119,7 @@ class _on_disk:  # noqa: N801 - a context manager
 
     def __init__(self, path: str, content: pa.Buffer) -> None:
         self._path, self._content = path, content
-        self._folder = tempfile.TemporaryDirectory(prefix="detector-csv-")
+        self._folder = tempfile.TemporaryDirectory(prefix="detector-text-")
 
     def __enter__(self) -> tuple[Path, Any]:
         file = Path(self._folder.name) / Path(self._path).name
