@@ -8,9 +8,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from fastapi.exceptions import RequestValidationError
 
 from benchmarks.soak import Site, draw
 from detector.errors import SourceError
+from pipelines.api.events import Events
 from pipelines.config.data import SourceSection
 from pipelines.config.formats import FormatSection
 from pipelines.sources import Source, jsonlines, open_source
@@ -93,6 +95,17 @@ def test_fields_of_first_and_last_lines(
     assert found.columns.tolist() == ["x", "new"]
     assert found["new"].notna().sum() == 3
     assert "'rare' (line 4)" in caplog.text
+
+
+def test_event_of_the_api_has_the_columns_of_the_file() -> None:
+    """A program may send what it writes to its log; an object in a column that is read by itself stays a mistake."""
+    body = json.dumps({"event": {"id": 7, "card": {"country": "DE", "open": {"since": 2}}, "tags": ["a"]}}).encode()
+
+    nested = Events.read(body, {"id", "card.country"}).event
+
+    assert nested == {"id": 7, "card.country": "DE", "card.open.since": 2}
+    with pytest.raises(RequestValidationError):
+        Events.read(body, {"id", "card"})
 
 
 def test_numbers_as_text(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pipelines.api.limits import check_number
 from pipelines.api.problems import MOST_FIELDS, ProblemError
 from pipelines.features.plain_frame import framed
 from pipelines.scoring.event_scorer import EventColumns
+from pipelines.sources.json_rows import flat
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 MOST_COLUMNS = 2_000
@@ -41,7 +42,8 @@ class Events(BaseModel):
     def read(cls, body: bytes, columns: Container[str] | None = None) -> Events:
         """Those of a body.
 
-        - ``columns``: Those that are read; lists and objects in others are passed over. All by default.
+        - ``columns``: Those that are read; of others, lists are passed over, and the fields of objects are columns, as
+          in JSON lines, see ``flat``. All by default.
 
         Raises ``RequestValidationError`` that names what cannot be used.
         """
@@ -123,7 +125,7 @@ def _are_plain(events: Any) -> bool:
 
 
 def _without_unread(given: Any, columns: Container[str]) -> Any:
-    """What a request gives, without lists and objects in columns that are not read."""
+    """What a request gives; objects in columns that are not read as columns of their own, without lists in such."""
     if not isinstance(given, dict):
         return given
     event, events = given.get("event"), given.get("events")
@@ -134,7 +136,8 @@ def _without_unread(given: Any, columns: Container[str]) -> Any:
 
 
 def _plain_event(event: Mapping[str, Any], columns: Container[str]) -> dict[str, Any]:
-    return {name: value for name, value in event.items() if name in columns or not isinstance(value, dict | list)}
+    fields = flat(event, columns).items()
+    return {name: value for name, value in fields if name in columns or not isinstance(value, list)}
 
 
 def _refuse_missing(lacking: Sequence[tuple[str, str, Iterable[str]]], columns: EventColumns) -> None:

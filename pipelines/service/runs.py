@@ -19,6 +19,7 @@ from pipelines.config.series import in_settings
 from pipelines.disk import full_disk
 from pipelines.jobs.catalogue import job_of
 from pipelines.jobs.context import Context, JobOutcome, StoppedError
+from pipelines.progress import counted
 from pipelines.service.resources import places_of
 from pipelines.sinks.quarantine import without_values
 from pipelines.store import Run, Store
@@ -187,5 +188,5 @@ def close_lost(store: Store, *, now: datetime) -> int:
         numbers = list(session.scalars(sa.select(Run.id).where(Run.outcome == "running")))
         session.execute(sa.update(Run).where(Run.id.in_(numbers)).values(**lost))
     if numbers:
-        log.warning("%d runs were lost with their process", len(numbers))
+        log.warning("lost with their process: %s", counted(len(numbers), "run"))
     return len(numbers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -29,15 +29,25 @@ def row_of(content: bytes) -> tuple[dict[str, Any] | None, str]:
             found = json.loads(_HALVES.sub("\ufffd", json.dumps(found, ensure_ascii=False)))
         if not isinstance(found, dict):
             return None, f"expected a JSON object, received {type(found).__name__}"
-        return dict(_fields(found)) | {name: value for name, value in found.items() if not isinstance(value, dict)}, ""
+        return flat(found), ""
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {str(error)[:200]}"
 
 
-def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], whole: Container[str] = ()) -> dict[str, Any]:
+    """Fields of objects within an object as its own, but for those of ``whole``.
+
+    >>> flat({"card": {"country": "DE"}, "card.country": "FR", "id": 7})
+    {'card.country': 'FR', 'id': 7}
+    """
+    own = {name: value for name, value in values.items() if name in whole or not isinstance(value, dict)}
+    return own if len(own) == len(values) else dict(_fields(values, whole)) | own
+
+
+def _fields(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _fields(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and (prefix or name not in whole):
+            yield from _fields(value, (), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
