@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 _HALVES = re.compile("[\ud800-\udfff]")
+_READ = json.JSONDecoder(parse_float=str, parse_int=str).decode
 
 
 def row_of(content: bytes) -> tuple[dict[str, Any] | None, str]:
@@ -24,7 +25,7 @@ def row_of(content: bytes) -> tuple[dict[str, Any] | None, str]:
     (None, 'expected a JSON object, received list')
     """
     try:
-        found = json.loads(content, parse_float=str, parse_int=str)
+        found = _READ(content.decode(json.detect_encoding(content), "surrogatepass"))
         if b"\\ud" in content.lower():
             found = json.loads(_HALVES.sub("\ufffd", json.dumps(found, ensure_ascii=False)))
         if not isinstance(found, dict):
@@ -40,16 +41,23 @@ def flat(values: Mapping[str, Any], whole: Container[str] = ()) -> dict[str, Any
     >>> flat({"card": {"country": "DE"}, "card.country": "FR", "id": 7})
     {'card.country': 'FR', 'id': 7}
     """
-    own = {name: value for name, value in values.items() if name in whole or not isinstance(value, dict)}
-    return own if len(own) == len(values) else dict(_fields(values, whole)) | own
-
-
-def _fields(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if dict not in map(type, values.values()):
+        return dict(values)
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict) and (prefix or name not in whole):
-            yield from _fields(value, (), f"{prefix}{name}.")
+        if isinstance(value, dict) and name not in whole:
+            _add_fields(found, value, f"{name}.")
         else:
-            yield f"{prefix}{name}", value
+            found[name] = value
+    return found
+
+
+def _add_fields(found: dict[str, Any], values: Mapping[str, Any], prefix: str) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _add_fields(found, value, f"{prefix}{name}.")
+        else:
+            found.setdefault(prefix + name, value)
 
 
 def as_text(value: Any) -> str | None:

@@ -26,7 +26,6 @@ LOOKED_AT = 1_000
 TAIL_BYTES = 1 << 20
 LONGEST_LINE = 16 << 20
 MOST_NAMED = 5
-_BOM = b"\xef\xbb\xbf"
 
 
 class JsonLinesFile:
@@ -85,10 +84,10 @@ class JsonLinesFile:
 
     def tables(self, schema: pa.Schema, *, size: int) -> Iterator[pa.Table]:
         """The rows in order, as the columns of ``schema``, all text."""
-        names, known = schema.names, {*self.schema.names}
-        columns: dict[str, list[str | None]] = {name: [] for name in names}
+        known = {*self.schema.names}
+        rows: list[dict[str, Any]] = []
         unread: dict[str, int] = {}
-        held = good = bad = 0
+        good = bad = 0
         for number, line in enumerate(lines_of(self.path), start=1):
             event, reason = row_of(line)
             if event is None:
@@ -100,14 +99,13 @@ class JsonLinesFile:
             if not event.keys() <= known:
                 for name in event.keys() - known:
                     unread.setdefault(name, number)
-            for name, values in columns.items():
-                values.append(as_text(event.get(name)))
-            held, good = held + 1, good + 1
-            if held >= size:
-                yield self._table(columns, schema)
-                columns, held = {name: [] for name in names}, 0
-        if held:
-            yield self._table(columns, schema)
+            rows.append(event)
+            good += 1
+            if len(rows) >= size:
+                yield self._table(rows, schema)
+                rows = []
+        if rows:
+            yield self._table(rows, schema)
         if unread:
             named = ", ".join(f"{name!r} (line {line:,})" for name, line in list(unread.items())[:MOST_NAMED])
             more = f" and {len(unread) - MOST_NAMED:,} more" if len(unread) > MOST_NAMED else ""
@@ -115,8 +113,9 @@ class JsonLinesFile:
         if bad and (not good or bad > max(FEW_BAD, good)):
             raise self._mostly_bad(self.rejected[-1].partition(": ")[2])
 
-    def _table(self, columns: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:
-        return with_points(pa.table(columns, schema=schema), self.options)
+    def _table(self, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+        columns = [pa.array([as_text(row.get(name)) for row in rows], pa.string()) for name in schema.names]
+        return with_points(pa.Table.from_arrays(columns, schema=schema), self.options)
 
     def _last_lines(self) -> list[bytes]:
         """Whole lines of the end of a file that is not compressed."""
@@ -146,7 +145,6 @@ def lines_of(path: Path) -> Iterator[bytes]:
                     raise SourceError(
                         f"{path} line {at:,} is longer than {LONGEST_LINE >> 20} MB. Write one object a line."
                     )
-                line = line.removeprefix(_BOM) if at == 1 else line
                 if not line.isspace():
                     yield line
     except (pa.ArrowException, OSError) as error:
