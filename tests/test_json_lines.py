@@ -65,6 +65,15 @@ def test_bad_lines_are_left_out_with_their_number(tmp_path: Path) -> None:
         ]
 
 
+def test_line_in_another_encoding_is_left_out(tmp_path: Path) -> None:
+    """Letters that are not in UTF-8 are not guessed; half a character that is escaped becomes the mark for none."""
+    (tmp_path / "a.jsonl").write_bytes(b'{"x": "Kln"}\n{"x": "K\xf6ln"}\n{"x": "\xed\xa0\x80"}\n{"x": "\\ud83d"}\n')
+    source = opened(tmp_path / "a.jsonl")
+
+    assert source.read()["x"].tolist() == ["Kln", "\ufffd"]
+    assert source.rejected["reason"].str.contains("not JSON: 'utf-8' codec can't decode byte").tolist() == [True] * 2
+
+
 def test_file_that_is_mostly_bad(tmp_path: Path) -> None:
     """A file of something else is an error, not a quarantine of everything."""
     file = written(tmp_path / "a.jsonl", '{"x": 1}', *["oops"] * 20)

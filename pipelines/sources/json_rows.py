@@ -25,7 +25,7 @@ def row_of(content: bytes) -> tuple[dict[str, Any] | None, str]:
     (None, 'expected a JSON object, received list')
     """
     try:
-        found = _READ(content.decode(json.detect_encoding(content), "surrogatepass"))
+        found = _READ(content.decode(json.detect_encoding(content)))
         if b"\\ud" in content.lower():
             found = json.loads(_HALVES.sub("\ufffd", json.dumps(found, ensure_ascii=False)))
         if not isinstance(found, dict):
