@@ -136,7 +136,7 @@ def memory(entities: int) -> tuple[float, float]:
         part = History(features)
         part.learn(frame)
         history.merge(part)
-    packed = history.events * next(iter(history.layouts.values())).dtype.itemsize
+    packed = history.events * next(iter(history.stores.values())).layout.dtype.itemsize
     return (resident() - before) / 1e9, packed / 1e9
 
 

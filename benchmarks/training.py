@@ -84,7 +84,7 @@ def once(path: Path, method: str, settings: dict[str, int], *, rows: int) -> dic
     seconds, risk = {OURS: ours, PYOD: pyod}[method](train, test, settings)
     said = " ".join(f"{name}={value}" for name, value in settings.items())
     found = ranking_metrics(truth, risk)
-    measured = {"seconds": seconds, "auroc": found["auroc"], "ap": found["average_precision"]}
+    measured = {"seconds": seconds, "auroc": found["auroc"], "ap": found["ap"]}
     return {
         "set": path.stem,
         "rows": len(train),

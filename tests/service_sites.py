@@ -22,7 +22,8 @@ import pytest
 
 from benchmarks.soak import Site, draw
 from pipelines.config import load_config
-from pipelines.features.engine import FeaturedRows, FeatureEngine
+from pipelines.features.engine import FeatureEngine
+from pipelines.features.featured_rows import FeaturedRows
 from pipelines.jobs.context import Context, JobOutcome
 from pipelines.scoring.job import score_new
 from pipelines.store import Store, open_store

@@ -397,6 +397,30 @@ def test_training_compares_the_fastest_that_is_as_good() -> None:
     assert np.isnan(found.loc["b", "ratio"])
 
 
+@pytest.mark.slow
+def test_training_is_timed_and_its_ranking_measured(tmp_path) -> None:
+    """One fit of one set: half of the normal rows are learnt from, and far outliers come first."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 4)), np.repeat([0, 1], [280, 20])
+    np.savez(tmp_path / "made.npz", X=X + 30.0 * y[:, None], y=y)
+
+    found = training.once(tmp_path / "made.npz", training.OURS, {"max_steps": 20}, rows=200)
+
+    assert json.loads(json.dumps(found)).keys() == {
+        "set",
+        "rows",
+        "columns",
+        "method",
+        "settings",
+        "seconds",
+        "auroc",
+        "ap",
+    }
+    assert (found["set"], found["rows"], found["columns"], found["settings"]) == ("made", 140, 4, "max_steps=20")
+    assert found["seconds"] > 0
+    assert found["ap"] == pytest.approx(1.0)
+
+
 def test_faults_are_counted_by_machine_and_time() -> None:
     """Two kinds that touch are two faults; an event of another machine, or beside a fault, finds none and is false."""
     times = pd.date_range("2026-01-01", periods=6, freq="min")

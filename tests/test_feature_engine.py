@@ -63,7 +63,7 @@ def test_training_and_scoring_see_the_same_past(rows, tmp_path):
 def test_very_many_rows_are_learnt_in_parts(rows, tmp_path, monkeypatch, megabytes):
     """On disk or in memory, and whatever the order: fresh rows have the features that one table would give them."""
     config = config_of(tmp_path, CONFIG.replace("  calendar", f"  most_megabytes: {megabytes}\n  calendar"))
-    monkeypatch.setattr("pipelines.features.engine.LEARNT_AT_ONCE", 150)
+    monkeypatch.setattr("pipelines.features.stored_history.LEARNT_AT_ONCE", 150)
     before = FeatureEngine(config)
     before.learn(rows[:1_000].sample(frac=1, random_state=1))
     assert before.history.is_spilled == (megabytes == 0)

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.errors import BundleError, DataError, SettingError
-from detector.features import FeatureSet, History, load_history, save_history
-from detector.features import history as history_module
+from detector.features import FeatureSet, History, entity_store, load_history, save_history
 from detector.features.excerpt import KnownBy
 from tests.test_features import feature_set, payments, seconds, table
 
@@ -23,7 +22,7 @@ def test_history_agrees_with_batch_to_the_last_bit(rows, data, tmp_path):
     """Batches of any size, single rows, and a restart in between give what one batch gives."""
     features = feature_set()
     rows = rows.sort_values(["time", "id"], ignore_index=True)
-    few = data.draw(st.sampled_from([0, history_module.FEW_TAILS]))
+    few = data.draw(st.sampled_from([0, entity_store.FEW_TAILS]))
     history, parts, at = History(features), [], 0
     while at < len(rows):
         size = data.draw(st.integers(0, len(rows) - at))
@@ -32,7 +31,7 @@ def test_history_agrees_with_batch_to_the_last_bit(rows, data, tmp_path):
             at += 1
         else:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(history_module, "FEW_TAILS", few)
+                patch.setattr(entity_store, "FEW_TAILS", few)
                 parts.append(history.push(rows.iloc[at : at + size])[list(features.names)])
             at += size
         if data.draw(st.booleans()):
@@ -306,4 +305,4 @@ def test_a_column_of_any_name_is_kept(tmp_path):
 
     again = load_history(save_history(history, tmp_path / "history.npz"))
 
-    assert again.entities == history.entities
+    assert [store.entities for store in again.stores.values()] == [store.entities for store in history.stores.values()]

@@ -69,7 +69,7 @@ def places(folder: Path, who: str) -> list[str]:
             held = who in pd.read_parquet(path).to_csv()
         elif path.suffix == ".npz":
             history = load_history(path)
-            held = any(who in entity for entities in history.entities.values() for entity in entities)
+            held = any(who in entity for store in history.stores.values() for entity in store.entities)
         if held:
             found.append(name)
     return found

@@ -16,8 +16,9 @@ import yaml
 from detector.persist import bundle
 from pipelines.config import Config, load_config
 from pipelines.factory.training_period import recent
-from pipelines.features.engine import FeaturedRows, FeatureEngine, history_folder
+from pipelines.features.engine import FeatureEngine, history_folder
 from pipelines.features.feature_state import feature_state_of
+from pipelines.features.featured_rows import FeaturedRows
 from pipelines.jobs.context import Context, JobOutcome, ProcessCache
 from pipelines.monitoring.drift import watch
 from pipelines.scoring.job import score_new

@@ -11,7 +11,7 @@ import pytest
 from detector.decide.policy import Policy
 from detector.detectors.table.detector import TabularDetector
 from detector.detectors.table.training_rows import LearntRows, marks_of
-from detector.encoding.table import Encoded
+from detector.encoding.encoded import Encoded
 from detector.persist import bundle
 from detector.schema import Schema
 

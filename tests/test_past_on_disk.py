@@ -199,16 +199,16 @@ def test_entity_is_deleted_from_folders(home: Path) -> None:
     run(config)
     who = str(PAYMENTS["card_id"].iloc[750])
     pasts = [stored_history.find(place), *(history_folder(config) / config.name).glob("past-*")]
-    before = [set(load_history(path).entities["card_id",]) for path in pasts]
+    before = [set(load_history(path).stores["card_id",].entities) for path in pasts]
 
     would = delete_past_of(config, who, set(), dry=True)
-    assert [set(load_history(path).entities["card_id",]) for path in pasts] == before
+    assert [set(load_history(path).stores["card_id",].entities) for path in pasts] == before
     found = delete_past_of(config, who, set(), dry=False)
 
     assert found == would
     assert found["feature histories"] >= 2
     for path, names in zip(pasts, before, strict=True):
-        assert set(load_history(path).entities["card_id",]) == names - {who}
+        assert set(load_history(path).stores["card_id",].entities) == names - {who}
         assert not any(who.encode() in file.read_bytes() for file in path.iterdir())
     assert sum(delete_past_of(config, who, set(), dry=True).values()) == 0
 

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.errors import BundleError
-from detector.features import FeatureSet, History, load_history
-from detector.features import history as history_module
+from detector.features import FeatureSet, History, entity_store, load_history
 from detector.features.excerpt import KnownBy, excerpt, known_rows
 from detector.features.spill import load_spilled, save_spilled, spill
 from tests.test_feature_history import QUIET
@@ -21,8 +20,8 @@ from tests.test_features import feature_set, payments
 
 def content(history):
     """All that a past keeps."""
-    kept = {by: dict(entities.items()) for by, entities in history.entities.items()}
-    tails = {by: dict(tails.items()) for by, tails in history.tails.items()}
+    kept = {by: dict(store.entities.items()) for by, store in history.stores.items()}
+    tails = {by: dict(store.tails.items()) for by, store in history.stores.items()}
     return kept, tails, history.latest
 
 
@@ -45,7 +44,7 @@ def test_folder_and_memory_agree_to_the_last_bit(rows, data, tmp_path_factory):
         if part.empty:
             continue
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(history_module, "FEW_TAILS", data.draw(st.sampled_from([0, 1_000])))
+            patch.setattr(entity_store, "FEW_TAILS", data.draw(st.sampled_from([0, 1_000])))
             if size:
                 pd.testing.assert_frame_equal(memory.push(part), disk.push(part), check_exact=True)
             else:
@@ -208,7 +207,7 @@ def test_nothing_of_a_dropped_entity_stays_on_the_disk(tmp_path):
 
     held = b"".join(path.read_bytes() for path in (tmp_path / "past.state").iterdir())
     assert b"secret-card" not in held
-    assert not {*load_spilled(tmp_path / "past.state").entities["card",]} & {"secret-card"}
+    assert not {*load_spilled(tmp_path / "past.state").stores["card",].entities} & {"secret-card"}
 
 
 def test_spilled_past_travels_as_its_place(tmp_path):

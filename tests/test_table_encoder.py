@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from detector.cleaning.clean import clean
+from detector.encoding.encoded import MISSING, UNSEEN
 from detector.encoding.onnx import to_onnx
-from detector.encoding.table import MISSING, UNSEEN, TableEncoder
+from detector.encoding.table import TableEncoder
 from detector.errors import DataError
 from detector.onnx.graph import Graph
 from detector.onnx.text import join

@@ -7,7 +7,7 @@ import pytest
 
 from detector.arrays import Floats
 from detector.detectors.table.weighing import learn_weights, prior_weights, spoil
-from detector.encoding.table import Encoded
+from detector.encoding.encoded import Encoded
 
 
 def rows(n: int = 400, seed: int = 0) -> Encoded:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from detector.arrays import Flags
 from detector.features.entities import many_of
-from detector.features.history import By, History
+from detector.features.entity_store import By
+from detector.features.history import History
 from detector.features.join import SEPARATOR, texts
 from detector.features.layout import EMPTY
 from detector.features.one_row import entity_name
@@ -33,13 +34,13 @@ class KnownBy:
         """Of a frame with the key, if there is one, and the entities, as for ``History.push``."""
         key = history.features.key
         keys = [None] * len(rows) if key is None else rows[key].tolist()
-        return cls(keys, {by: _names(rows, by) for by in history.layouts})
+        return cls(keys, {by: _names(rows, by) for by in history.stores})
 
     @classmethod
     def of_one(cls, history: History, row: Mapping[str, Any]) -> Self:
         """Of one typed row."""
         key = history.features.key
-        return cls([None if key is None else row[key]], {by: [entity_name(row, by)] for by in history.layouts})
+        return cls([None if key is None else row[key]], {by: [entity_name(row, by)] for by in history.stores})
 
     def joined(self, others: KnownBy) -> KnownBy:
         """The same of these rows and others."""
@@ -64,18 +65,16 @@ def excerpt(history: History, rows: KnownBy) -> History:
     (2, 1)
     """
     found = history.emptied()
-    for by, layout in history.layouts.items():
-        entities, tails = history.entities[by], history.tails[by]
+    for by, store in history.stores.items():
+        size = store.layout.size
         for name, keys in _keys_by_entity(rows, by).items():
-            packed, tail = entities.get(name, EMPTY), tails.get(name, ())
-            known_from = len(packed) // layout.size - len(tail)
+            packed, tail = store.entities.get(name, EMPTY), store.tails.get(name, ())
+            known_from = len(packed) // size - len(tail)
             for place in reversed([place for place, each in enumerate(tail) if each in keys]):
-                cut = (known_from + place) * layout.size
-                packed, tail = packed[:cut] + packed[cut + layout.size :], (*tail[:place], *tail[place + 1 :])
+                cut = (known_from + place) * size
+                packed, tail = packed[:cut] + packed[cut + size :], (*tail[:place], *tail[place + 1 :])
             if packed:
-                found.entities[by][name] = packed
-            if tail:
-                found.tails[by][name] = tail
+                found.stores[by].put(name, packed, tail)
     return found
 
 
@@ -94,7 +93,7 @@ def known_rows(history: History, rows: KnownBy) -> Flags:
         return found
     for by, names in rows.names.items():
         there = [name for name in names if name is not None]
-        tails = dict(zip(there, many_of(history.tails[by], there, ()), strict=True))
+        tails = dict(zip(there, many_of(history.stores[by].tails, there, ()), strict=True))
         given = zip(rows.keys, names, strict=True)
         found |= np.array([name in tails and key in tails[name] for key, name in given], dtype=bool)
     return found

@@ -12,27 +12,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from detector.arrays import Floats, Integers
+from detector.arrays import Floats
 from detector.errors import DataError, SettingError
 from detector.features import integers
 from detector.features.calendar import calendar
 from detector.features.duration import microseconds, short
-from detector.features.entities import Spilled, bytes_in_memory, count, discard, many_of
-from detector.features.events import by_key
+from detector.features.entities import Spilled
+from detector.features.entity_store import By, Entities, EntityStore, Tails
 from detector.features.feature_set import FeatureSet
-from detector.features.join import SEPARATOR, Joined, Keys, with_columns
-from detector.features.labels import reported_turns, with_turns
-from detector.features.layout import EMPTY, Layout
+from detector.features.join import Joined, Keys, with_columns
+from detector.features.labels import reported_turns
 from detector.features.measures import KNOWN_AT
-from detector.features.one_event import EntityEvents, Query
 from detector.features.one_row import entity_name, read_row
-
-By = tuple[str, ...]
-Entities = dict[str, bytes] | Spilled[bytes]
-Tails = dict[str, Keys] | Spilled[Keys]
-FEW_TAILS = 1_000
 
 
 class History:
@@ -52,13 +44,8 @@ class History:
     ----------
     latest : int or None
         The time of the latest row, in microseconds.
-    layouts : dict of Layout
-        How the events of an entity are packed, by each way to group rows.
-    entities : dict of dict
-        The packed events of each entity, by each way to group rows: in memory, or in a folder (``features.spill``).
-    tails : dict of dict
-        The keys of each entity's last events. Rows of one time are in the order of their keys, so these are needed as
-        long as a row may still come among them; older events have no key any more.
+    stores : dict of EntityStore
+        The events of every entity, by each way to group rows.
 
     >>> history = History(FeatureSet(("mean of amount by card over 30d",), time="time"))
     >>> first = {"time": pd.Timestamp("2024-01-01"), "card": "c", "amount": 10.0}
@@ -74,51 +61,47 @@ class History:
         self.forgot_at: int | None = None
         """Up to which time ``forget`` has looked."""
         self._groups = features.groups
-        self._queries = {by: [Query.of(feature) for feature in measured] for by, measured in self._groups.items()}
         self._names = features.names
-        self.layouts = {by: Layout.of(measured) for by, measured in self._groups.items()}
-        self.entities: dict[By, Entities] = {by: {} for by in self._groups}
-        self.tails: dict[By, Tails] = {by: {} for by in self._groups}
-        self._tails_kept = 0
-        self._keys = tuple(dict.fromkeys(key for layout in self.layouts.values() for key in layout.keys))
+        self.stores = {by: EntityStore(features, by, measured) for by, measured in self._groups.items()}
+        self._keys = tuple(dict.fromkeys(key for store in self.stores.values() for key in store.layout.keys))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        facts = {name: getattr(self, name) for name in ("lateness", "latest", "forgot_at", "entities", "tails")}
-        return _restored, (self.features, self.told_by, facts)
+        facts = {name: getattr(self, name) for name in ("lateness", "latest", "forgot_at")}
+        kept = {by: (store.entities, store.tails) for by, store in self.stores.items()}
+        return _restored, (self.features, self.told_by, facts, kept)
 
     def emptied(self) -> History:
         """The same without what is kept of entities: a past that goes on from the same moment."""
-        return self._over({by: {} for by in self._groups}, {by: {} for by in self._groups})
+        return self._over({by: store.over({}, {}) for by, store in self.stores.items()})
 
     def copy(self) -> History:
         """The same past, to go on from without changing this one; what is kept of an entity is shared until then."""
-        entities = {by: entities.copy() for by, entities in self.entities.items()}
-        return self._over(entities, {by: tails.copy() for by, tails in self.tails.items()})
+        return self._over({by: store.copy() for by, store in self.stores.items()})
 
-    def _over(self, entities: dict[By, Entities], tails: dict[By, Tails]) -> History:
-        """The same features at the same moment, over other entities; nothing of the features is prepared anew."""
+    def _over(self, stores: dict[By, EntityStore]) -> History:
+        """The same features at the same moment, over other entities."""
         other = History.__new__(History)
         other.__dict__.update(self.__dict__)
-        other.entities, other.tails, other._tails_kept = entities, tails, 0
+        other.stores = stores
         return other
 
     def __len__(self) -> int:
-        return sum(len(entities) for entities in self.entities.values())
+        return sum(len(store.entities) for store in self.stores.values())
 
     @property
     def events(self) -> int:
         """How many events are kept in all."""
-        return sum(sum(map(len, entities.values())) // self.layouts[by].size for by, entities in self.entities.items())
+        return sum(store.events for store in self.stores.values())
 
     @property
     def is_spilled(self) -> bool:
         """Whether what is kept lies in a folder, and only what has changed since in memory."""
-        return any(isinstance(entities, Spilled) for entities in self.entities.values())
+        return any(isinstance(store.entities, Spilled) for store in self.stores.values())
 
     @property
     def bytes_in_memory(self) -> int:
         """About how many bytes of memory what is kept of entities takes."""
-        return sum(map(bytes_in_memory, self.entities.values()))
+        return sum(store.bytes_in_memory for store in self.stores.values())
 
     def faults(self, rows: pd.DataFrame, *, now: pd.Timestamp | None = None, ahead: str = "5m") -> pd.Series:
         """Why each row cannot be pushed, as ``FeatureSet.faults`` and for rows that come too late."""
@@ -179,27 +162,20 @@ class History:
             raise DataError(f"{self._too_late()}. Quarantine such rows, or allow more lateness.")
         found: dict[str, float] = {}
         latest = time if self.latest is None else max(time, self.latest)
-        updates: list[tuple[By, str, bytes, Keys]] = []
+        updates: list[tuple[EntityStore, str, bytes, Keys]] = []
         key = None if self.features.key is None else row[self.features.key]
-        for by, measured in self._queries.items():
+        for by, store in self.stores.items():
             name = entity_name(row, by)
             if name is None:
-                found.update((query.name, nan) for query in measured)
+                found.update((query.name, nan) for query in store.queries)
                 continue
-            layout, packed = self.layouts[by], self.entities[by].get(name, EMPTY)
-            place, tail = self._place(by, name, packed, time=time, key=key)
-            cut = place * layout.size
-            packed = b"".join((packed[:cut], layout.pack_one(values), packed[cut:]))
-            seen = self._events(layout.events(packed), place)
+            events, packed, tail = store.inserted(name, values, key, open_from=latest - self.lateness)
             if answer:
-                found.update((query.name, query.answer(seen, query)) for query in measured)
-            updates.append((by, name, *self._to_store(layout, packed, seen, tail, latest)))
-        for by, name, packed, tail in updates:
-            self.entities[by][name] = packed
-            if tail:
-                self.tails[by][name] = tail
-        self.latest = latest
-        self._drop_closed_tails()
+                found.update((query.name, query.answer(events, query)) for query in store.queries)
+            updates.append((store, name, packed, tail))
+        for store, name, packed, tail in updates:
+            store.put(name, packed, tail)
+        self._move_on(latest)
         if answer and self.features.calendar:
             clock = np.array([time])
             found |= {name: float(calendar(clock, name)[0]) for name in self.features.calendar}
@@ -227,14 +203,14 @@ class History:
         found = np.zeros(len(rows), dtype=bool)
         time = integers.times(rows[self.features.time])
         turns = reported_turns(self.features, rows, time, reported)
-        for by, layout in self.layouts.items():
-            if KNOWN_AT not in layout.keys:
+        for by, store in self.stores.items():
+            if KNOWN_AT not in store.layout.keys:
                 continue
             together: dict[tuple[str | None, int], list[int]] = {}
             for position, row in enumerate(rows[list(by)].to_dict("records")):
                 together.setdefault((entity_name(row, by), int(time[position])), []).append(position)
             for (name, moment), positions in together.items():
-                found[positions] |= self._write_turns(by, name, moment, turns[positions])
+                found[positions] |= store.write_turns(name, moment, turns[positions])
         return pd.Series(found, index=rows.index)
 
     def merge(self, other: History) -> None:
@@ -250,36 +226,13 @@ class History:
                 "Only histories of the same features and lateness can be merged. Learn one of them again."
             )
         self.latest = max((own for own in (self.latest, other.latest) if own is not None), default=None)
-        for by, entities in other.entities.items():
-            layout, own = self.layouts[by], self.entities[by]
-            for name, packed in entities.items():
-                mine = own.get(name, EMPTY)
-                if not mine:
-                    own[name] = packed
-                    if tail := other.tails[by].get(name):
-                        self.tails[by][name] = tail
-                    continue
-                events = np.concatenate([layout.events(mine), layout.events(packed)])
-                every = [*self._padded(by, name), *other._padded(by, name)]
-                order = by_key(every)
-                order = order[np.argsort(events["time"][order], kind="stable")]
-                events = events[order]
-                tail = tuple(key for key in (every[place] for place in order) if key is not None)
-                seen = self._events(events, 0)
-                own[name], tail = self._to_store(layout, events.tobytes(), seen, tail, self.latest or 0)
-                self.tails[by][name] = tail
+        for by, store in self.stores.items():
+            store.merge(other.stores[by], open_from=self._open_from)
 
     def forget(self) -> int:
         """Drop the entities whose past no feature looks back to; say how many."""
-        gone, self.forgot_at = 0, self.latest
-        for by, entities in self.entities.items():
-            layout = self.layouts[by]
-            oldest = (self.latest or 0) - self.lateness - layout.reach
-            idle = [name for name, packed in entities.items() if layout.last_time(packed) <= oldest]
-            gone += len(idle)
-            discard(entities, idle)
-            discard(self.tails[by], idle)
-        return gone
+        self.forgot_at = self.latest
+        return sum(store.forget(self._open_from) for store in self.stores.values())
 
     def drop(self, column: str, value: str) -> int:
         """Forget what an entity did: all that is kept by a key with this value in this column; how many keys that is.
@@ -292,19 +245,17 @@ class History:
         >>> history.drop("card", "c"), history.drop("card", "c"), len(history)
         (2, 0, 2)
         """
-        gone = 0
-        for by, entities in self.entities.items():
-            if column not in by:
-                continue
-            place = by.index(column)
-            ours = [name for name in entities if name.split(SEPARATOR)[place] == value]
-            gone += len(ours)
-            discard(entities, ours)
-            discard(self.tails[by], ours)
-        return gone
+        return sum(store.drop(column, value) for store in self.stores.values())
 
-    def _events(self, events: NDArray[Any], at: int) -> EntityEvents:
-        return EntityEvents(events, at, most_events=self.features.most_events, scale=self.features.scale)
+    @property
+    def _open_from(self) -> int:
+        """The earliest time that a row may still be of."""
+        return (self.latest or 0) - self.lateness
+
+    def _move_on(self, latest: int) -> None:
+        self.latest = latest
+        for store in self.stores.values():
+            store.drop_closed_tails(self._open_from)
 
     def _too_late(self) -> str:
         latest = pd.Timestamp(self.latest, unit="us")
@@ -329,79 +280,27 @@ class History:
         latest = max(int(read.time.max()), self.latest if self.latest is not None else int(read.time.max()))
         key, open_from = self.features.key, latest - self.lateness
         for by, measured in self._groups.items():
-            layout, tails, entities = self.layouts[by], self.tails[by], self.entities[by]
-            joined = Joined.of(given, read, by=by, key=key, layout=layout, entities=entities, tails=tails)
+            store = self.stores[by]
+            layout, tails = store.layout, store.tails
+            joined = Joined.of(given, read, by=by, key=key, layout=layout, entities=store.entities, tails=tails)
             if answer:
                 columns.add(measured, joined.events)
             if moves and key is not None:
                 tails.update(joined.open_keys(given[key], tails, open_from=open_from))
             if moves:
-                entities.update(joined.to_store(layout, open_from=open_from, most_events=self.features.most_events))
+                store.entities.update(
+                    joined.to_store(layout, open_from=open_from, most_events=self.features.most_events)
+                )
         if moves:
-            self.latest = latest
-            self._drop_closed_tails()
+            self._move_on(latest)
         return columns.values
 
-    def _place(self, by: By, name: str, packed: bytes, *, time: int, key: Any) -> tuple[int, Keys]:
-        """Where a row belongs among the events of its entity, and the tail with its key in it."""
-        layout = self.layouts[by]
-        size, tail = len(packed) // layout.size, self.tails[by].get(name, ())
-        if not size or layout.last_time(packed) < time:
-            return size, () if key is None else (*tail, key)
-        times = layout.events(packed)["time"]
-        place = int(times.searchsorted(time, "right"))
-        if key is None:
-            return place, ()
-        known_from = size - len(tail)
-        while place > known_from and times[place - 1] == time and tail[place - 1 - known_from] > key:
-            place -= 1
-        at = place - known_from
-        return place, (*tail[:at], key, *tail[at:]) if at >= 0 else tail
 
-    def _to_store(
-        self, layout: Layout, packed: bytes, seen: EntityEvents, tail: Keys, latest: int
-    ) -> tuple[bytes, Keys]:
-        """What is stored of an entity from now on: its packed events, and its tail."""
-        open_from, size = latest - self.lateness, len(seen.time)
-        closed = int(seen.time.searchsorted(open_from))
-        old = int(seen.time.searchsorted(open_from - layout.reach, "right"))
-        begin = max(0, min(old, size - 1), closed - self.features.most_events)
-        return packed[begin * layout.size :], tail[max(0, len(tail) - (size - closed)) :] if closed < size else ()
-
-    def _padded(self, by: By, name: str) -> list[Any]:
-        """One key for each event of an entity; None for those before its tail."""
-        size, tail = len(self.entities[by][name]) // self.layouts[by].size, self.tails[by].get(name, ())
-        return [None] * (size - len(tail)) + list(tail)
-
-    def _drop_closed_tails(self) -> None:
-        """Drop the tails that no row can come among any more, whenever the tails have doubled."""
-        if sum(map(count, self.tails.values())) <= 2 * self._tails_kept + FEW_TAILS:
-            return
-        open_from = (self.latest or 0) - self.lateness
-        self._tails_kept = 0
-        for by, tails in self.tails.items():
-            names, layout = list(tails), self.layouts[by]
-            last = map(layout.last_time, many_of(self.entities[by], names, EMPTY))
-            shut = [name for name, time in zip(names, last, strict=True) if time < open_from]
-            discard(tails, shut)
-            self._tails_kept += len(names) - len(shut)
-            if isinstance(tails, Spilled):
-                tails.added = len(names) - len(shut)
-
-    def _write_turns(self, by: By, name: str | None, time: int, turns: Integers) -> bool:
-        """Write down when the events of that time were known to be fraud, and no longer; whether there is any."""
-        layout = self.layouts[by]
-        events = layout.events(EMPTY if name is None else self.entities[by].get(name, EMPTY))
-        at = np.flatnonzero(events["time"] == time)
-        if name is None or not len(at):
-            return False
-        if (changed := with_turns(events, at, turns, earlier=self.features.turns is None)) is not None:
-            self.entities[by][name] = changed.tobytes()
-        return True
-
-
-def _restored(features: FeatureSet, told_by: str | None, facts: dict[str, Any]) -> History:
+def _restored(
+    features: FeatureSet, told_by: str | None, facts: dict[str, Any], kept: dict[By, tuple[Entities, Tails]]
+) -> History:
     """A history that was pickled, as between processes."""
     history = History(features, told_by=told_by)
     vars(history).update(facts)
+    history.stores = {by: store.over(*kept[by]) for by, store in history.stores.items()}
     return history

@@ -148,20 +148,19 @@ def spill(history: History, folder: Path, *, purge: bool = False) -> Path:
 
 def rebase(history: History, base: StateFolder) -> None:
     """Have a past go on from a folder that holds the same."""
-    for number, by in enumerate(history.layouts):
-        entities, tails = history.entities[by], history.tails[by]
-        if isinstance(entities, Spilled) and isinstance(tails, Spilled):
-            entities.rebase(base)
-            tails.rebase(base)
+    for number, store in enumerate(history.stores.values()):
+        if isinstance(store.entities, Spilled) and isinstance(store.tails, Spilled):
+            store.entities.rebase(base)
+            store.tails.rebase(base)
         else:
-            history.entities[by] = Spilled(base, 2 * number, bytes_of, bytes_of)
-            history.tails[by] = Spilled(base, 2 * number + 1, packed_keys, unpacked_keys)
+            store.entities = Spilled(base, 2 * number, bytes_of, bytes_of)
+            store.tails = Spilled(base, 2 * number + 1, packed_keys, unpacked_keys)
 
 
 def into_memory(history: History) -> None:
     """Have all of a past in memory; the folder is no longer needed."""
-    for by in history.layouts:
-        history.entities[by], history.tails[by] = dict(history.entities[by].items()), dict(history.tails[by].items())
+    for store in history.stores.values():
+        store.entities, store.tails = dict(store.entities.items()), dict(store.tails.items())
 
 
 def about(history: History) -> dict[str, Any]:
@@ -265,10 +264,10 @@ def _failed(folder: Path, error: Exception) -> OSError:
 
 def _parts(history: History) -> Iterator[Spilled[Any]]:
     """What is kept of entities, as it is written into a folder."""
-    for number, by in enumerate(history.layouts):
+    for number, store in enumerate(history.stores.values()):
         for kept, place, packs, unpacks in (
-            (history.entities[by], 2 * number, bytes_of, bytes_of),
-            (history.tails[by], 2 * number + 1, packed_keys, unpacked_keys),
+            (store.entities, 2 * number, bytes_of, bytes_of),
+            (store.tails, 2 * number + 1, packed_keys, unpacked_keys),
         ):
             if isinstance(kept, Spilled):
                 yield kept

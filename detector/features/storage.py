@@ -39,9 +39,10 @@ def save_history(history: History, path: Path) -> Path:
         "latest": history.latest,
     }
     arrays = {"about": _text(json.dumps(about))}
-    for number, (by, entities) in enumerate(history.entities.items()):
+    for number, store in enumerate(history.stores.values()):
+        entities = store.entities
         arrays[f"{number}.names"] = _text(json.dumps(list(entities)))
-        arrays[f"{number}.keys"] = _text(json.dumps(history.tails[by], default=plain))
+        arrays[f"{number}.keys"] = _text(json.dumps(store.tails, default=plain))
         arrays[f"{number}.ends"] = np.cumsum([0, *map(len, entities.values())], dtype=np.int64)
         arrays[f"{number}.events"] = np.frombuffer(b"".join(entities.values()), dtype=np.uint8)
     with whole_file(path) as file:
@@ -72,10 +73,10 @@ def load_history(path: Path) -> History:
             features = FeatureSet.from_dict(about["features"])
             history = History(features, lateness=about["lateness"], told_by=about.get("told_by"))
             history.latest = about["latest"]
-            for number, by in enumerate(history.layouts):
-                history.entities[by] = _entities(arrays, number)
+            for number, store in enumerate(history.stores.values()):
+                store.entities = _entities(arrays, number)
                 tails = json.loads(arrays[f"{number}.keys"].tobytes())
-                history.tails[by] = {name: tuple(keys) for name, keys in tails.items()}
+                store.tails = {name: tuple(keys) for name, keys in tails.items()}
     except FileNotFoundError:
         raise BundleError(f"There is no history {path}. Learn one first.") from None
     except UNREADABLE as error:

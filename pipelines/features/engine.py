@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats
-from detector.cleaning.quarantine import quarantine
 from detector.cleaning.values import naive_utc
 from detector.errors import DataError, SettingError
 from detector.features import FeatureSet, History
@@ -25,13 +20,13 @@ from detector.features.join import with_columns
 from detector.schema import Schema
 from pipelines.config import Config
 from pipelines.features import stored_history
+from pipelines.features.featured_rows import FeaturedRows
 from pipelines.features.reader import FeatureReader, same_sources
 from pipelines.labels.feedback import Statements
 
 Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
 
 PAST, ROWS = "history", "rows.parquet"
-LEARNT_AT_ONCE = 2_000_000
 MOSTLY = 0.5
 """Above this share of rows that are too old for the past, they are measured among themselves. Smaller, and a file of
 new rows with some late ones forgets its past."""
@@ -99,32 +94,6 @@ class Faults(Protocol):
     def __call__(self, rows: pd.DataFrame, *, now: pd.Timestamp | None, ahead: str) -> pd.Series:
         """Empty text where it can."""
         ...
-
-
-@dataclass(frozen=True)
-class FeaturedRows:
-    """Rows with their features, and rows that cannot have any.
-
-    - ``rows``: As they came, with one more float64 column a feature.
-    - ``taken``: What of the rows belongs to the past: the columns that features need, typed.
-    - ``unusable``: The rows that cannot have features, as they came.
-    - ``why``: The reason of each of these.
-    """
-
-    rows: pd.DataFrame
-    taken: pd.DataFrame
-    unusable: pd.DataFrame
-    why: Sequence[str] = ()
-
-    @classmethod
-    def of_all(cls, rows: pd.DataFrame) -> Self:
-        """Rows that need no features."""
-        return cls(rows, rows, rows.iloc[:0])
-
-    @property
-    def quarantine(self) -> pd.DataFrame:
-        """The rows that cannot have features: ``row`` (the label in the index) and ``reason``, then as they came."""
-        return quarantine(self.unusable, self.why).reset_index(drop=True)
 
 
 class FeatureEngine:
@@ -197,7 +166,7 @@ class FeatureEngine:
         - ``now``: Rows later than this, and the configured seconds, are quarantined.
         """
         featured = self.compute(frame, now=now)
-        self.history = self._learnt_from(featured.taken)
+        self.history = stored_history.learnt_from(self.empty(), featured.taken, most=self.most_bytes)
         if featured.taken.empty:
             return featured
         time = featured.taken[self.features.time]
@@ -206,21 +175,6 @@ class FeatureEngine:
             oldest = time.max() - self.reach - pd.Timedelta(microseconds=self.history.lateness)
             self._learnt = featured.taken[time > oldest]
         return featured
-
-    def _learnt_from(self, taken: pd.DataFrame) -> History:
-        """The past of some rows; of very many, in parts and on disk once it takes more memory than it may."""
-        history = self.empty()
-        if len(taken) <= LEARNT_AT_ONCE:
-            history.learn(taken)
-            return history
-        folder = Path(tempfile.mkdtemp(prefix="detector-past-"))
-        weakref.finalize(history, shutil.rmtree, folder, ignore_errors=True)
-        order = self.features.read(taken).order
-        for part, start in enumerate(range(0, len(taken), LEARNT_AT_ONCE)):
-            history.learn(taken.iloc[order[start : start + LEARNT_AT_ONCE]])
-            if stored_history.is_large(history, self.most_bytes):
-                stored_history.keep(history, folder / f"part-{part}", most=self.most_bytes)
-        return history
 
     def compute(
         self, frame: pd.DataFrame, *, now: pd.Timestamp | None = None, before: pd.DataFrame | None = None

@@ -26,12 +26,12 @@ from pipelines.features import rebuild, stored_history
 from pipelines.features.engine import (
     PAST,
     ROWS,
-    FeaturedRows,
     FeatureEngine,
     feature_engine_of,
     history_folder,
     report_known,
 )
+from pipelines.features.featured_rows import FeaturedRows
 from pipelines.features.frames import joined, slices
 from pipelines.features.passed_rows import known_rows, rows_of_the_same_entities
 from pipelines.features.snapshots import Snapshots

@@ -22,7 +22,8 @@ from detector.atomic import write_whole
 from detector.features import History, Wording
 from pipelines.config import Config
 from pipelines.features import stored_history
-from pipelines.features.engine import PAST, FeaturedRows, FeatureEngine
+from pipelines.features.engine import PAST, FeatureEngine
+from pipelines.features.featured_rows import FeaturedRows
 from pipelines.features.wording import wording_of
 from pipelines.sources.formats import frame_with_formats
 

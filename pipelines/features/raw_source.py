@@ -10,7 +10,8 @@ import pandas as pd
 
 from detector.schema import Schema
 from pipelines.config import Config
-from pipelines.features.engine import FeaturedRows, FeatureEngine, feature_engine_of
+from pipelines.features.engine import FeatureEngine, feature_engine_of
+from pipelines.features.featured_rows import FeaturedRows
 from pipelines.ingest.usable import open_usable
 from pipelines.progress import progress
 from pipelines.sources import Source, open_source

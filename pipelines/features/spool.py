@@ -21,9 +21,9 @@ import pyarrow as pa
 from detector.arrays import Flags, Integers, Times
 from detector.features import integers
 from detector.features.entities import BESIDE, encoded, key_of, packed_keys
+from detector.features.entity_store import By
 from detector.features.events import by_entity
 from detector.features.feature_set import FeatureSet
-from detector.features.history import By
 from detector.features.join import entity_names, stored_from
 from detector.features.layout import Layout
 from detector.features.spill import sorted_file

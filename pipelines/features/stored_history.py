@@ -6,13 +6,18 @@ Which of the two is nobody's concern but this module's: whoever reads a past goe
 from __future__ import annotations
 
 import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import pandas as pd
+
 from detector.features import History, load_history, save_history
 
 FILE, FOLDER = ".npz", ".state"
+LEARNT_AT_ONCE = 2_000_000
 FORGETS = 0.25
 """A past on disk is looked through for idle entities whenever so much of the time has passed that features look back.
 Smaller, and all of it is read more often; larger, and more lies on disk that no feature looks at."""
@@ -26,7 +31,7 @@ def is_large(history: History, most: float) -> bool:
 def forget_idle(history: History) -> None:
     """Drop the entities that no feature looks back to; of a past on disk, only now and then."""
     if history.is_spilled and history.latest is not None and history.forgot_at is not None:
-        reach = max((layout.reach for layout in history.layouts.values()), default=0)
+        reach = max((store.layout.reach for store in history.stores.values()), default=0)
         if history.latest - history.forgot_at < FORGETS * reach:
             return
     history.forget()
@@ -80,3 +85,18 @@ def leftovers(folder: Path) -> Iterator[Path]:
     """What a crash has left of files and folders in the making, or of those that were being deleted."""
     if folder.is_dir():
         yield from (path for path in folder.iterdir() if path.name.startswith(".") and (FOLDER in path.name))
+
+
+def learnt_from(history: History, taken: pd.DataFrame, *, most: float) -> History:
+    """An empty history with the past of some rows; of very many in parts, on disk once it takes so many bytes."""
+    if len(taken) <= LEARNT_AT_ONCE:
+        history.learn(taken)
+        return history
+    folder = Path(tempfile.mkdtemp(prefix="detector-past-"))
+    weakref.finalize(history, shutil.rmtree, folder, ignore_errors=True)
+    order = history.features.read(taken).order
+    for part, start in enumerate(range(0, len(taken), LEARNT_AT_ONCE)):
+        history.learn(taken.iloc[order[start : start + LEARNT_AT_ONCE]])
+        if is_large(history, most):
+            keep(history, folder / f"part-{part}", most=most)
+    return history

@@ -36,13 +36,12 @@ def _bucket_of(names: list[str], buckets: int) -> Integers:
 def pasts(history: History, by: By, buckets: int) -> pa.Table:
     """The past of the entities of each bucket, as a file: only the task that needs it is sent it."""
     features = replace(history.features, features=tuple(history.features.groups[by]), calendar=())
-    entities, tails = history.entities[by], history.tails[by]
+    store = history.stores[by]
     parts: dict[int, History] = {}
-    for name, bucket in zip(entities, _bucket_of(list(entities), buckets).tolist() if entities else [], strict=True):
+    names = list(store.entities)
+    for name, bucket in zip(names, _bucket_of(names, buckets).tolist() if names else [], strict=True):
         part = parts.setdefault(bucket, empty_past(history, features))
-        part.entities[by][name] = entities[name]
-        if name in tails:
-            part.tails[by][name] = tails[name]
+        part.stores[by].put(name, store.entities[name], store.tails.get(name, ()))
     content = [_content_of(part) for part in parts.values()]
     return pa.table({"bucket": pa.array(parts, pa.int64()), "past": pa.array(content, pa.binary())})
 

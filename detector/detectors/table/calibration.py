@@ -12,7 +12,7 @@ from detector.decide.calibrate import RISK_RESOLUTION, Calibrator
 from detector.detectors.table.ordinary_groups import ordinary_rows
 from detector.detectors.table.recipe import KNOWN, Recipe
 from detector.detectors.table.training_rows import LearntRows, keys_of
-from detector.encoding.table import Encoded
+from detector.encoding.encoded import Encoded
 from detector.schema import Schema
 
 MOST_CALIBRATION_ROWS = 50_000

@@ -18,7 +18,7 @@ from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQ
 from detector.detectors.table.scorer import TabularScorer
 from detector.detectors.table.weighing import Weights, learn_weights
 from detector.encoding.constants import alone
-from detector.encoding.table import UNSEEN, Encoded
+from detector.encoding.encoded import UNSEEN, Encoded
 from detector.members.novelty import SCORES
 from detector.members.rare_values import RARE_VALUES
 from detector.onnx.graph import joined

@@ -18,7 +18,7 @@ from detector.detectors.table.recipe import AUTOENCODER, FOREST, NEIGHBOURS, SEQ
 from detector.detectors.table.surprise import surprise_of
 from detector.encoders.events import EventAutoencoder
 from detector.encoders.table import FittedNetwork
-from detector.encoding.table import Encoded
+from detector.encoding.encoded import Encoded
 from detector.errors import SettingError
 from detector.members.event_sequence import EventWindow, Steps
 from detector.members.isolation_forest import Trees

@@ -17,7 +17,8 @@ from detector.decide.calibrate import Calibrator
 from detector.decide.fuse import Fusion
 from detector.decide.support import Support
 from detector.detectors.table.training_rows import LearntRows, keys_of
-from detector.encoding.table import Encoded, TableEncoder
+from detector.encoding.encoded import Encoded
+from detector.encoding.table import TableEncoder
 from detector.errors import SettingError
 from detector.head.model import Head
 from detector.members.event_sequence import EventWindow

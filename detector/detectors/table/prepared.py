@@ -19,10 +19,11 @@ from detector.detectors.table.surprise import surprise_of
 from detector.detectors.table.training_rows import marks_of
 from detector.encoders.table import FittedNetwork
 from detector.encoding.constants import Constants
+from detector.encoding.encoded import Encoded
 from detector.encoding.find_relations import find_bounds, find_relations
 from detector.encoding.onnx import to_onnx
 from detector.encoding.relations import Relations
-from detector.encoding.table import Encoded, TableEncoder
+from detector.encoding.table import TableEncoder
 from detector.errors import SchemaError, nearest
 from detector.features.feature import is_rising
 from detector.members.event_sequence import Steps

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from detector.detectors.table.model import TableModel
 from detector.encoding.clocks import from_cycle
+from detector.encoding.encoded import SPAN, UNSEEN, Encoded
 from detector.encoding.relations import LEAST
 from detector.encoding.spans import undamped
-from detector.encoding.table import SPAN, UNSEEN, Encoded, TableEncoder
+from detector.encoding.table import TableEncoder
 from detector.explain import reason as explain
 from detector.explain.reason import Reason
 from detector.features.feature import is_rising

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from detector.arrays import Flags, Floats, Places
-from detector.encoding.table import Encoded
+from detector.encoding.encoded import Encoded
 from detector.schema import Schema
 
 Marks = NDArray[np.uint64]

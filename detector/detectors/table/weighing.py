@@ -18,8 +18,8 @@ from sklearn.metrics import roc_auc_score
 
 from detector.arrays import Flags, Floats
 from detector.detectors.table.recipe import FOREST
+from detector.encoding.encoded import Encoded
 from detector.encoding.statistics import LARGEST
-from detector.encoding.table import Encoded
 from detector.members.novelty import SCORES
 from detector.members.rare_values import RARE_VALUES
 
