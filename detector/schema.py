@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
+from detector.arrays import Flags, Integers
 from detector.errors import SchemaError, nearest
 
 ROLES = ("key", "time", "entity", "label")
@@ -217,13 +219,16 @@ def are_codes(values: pd.Series) -> bool:
     """
     if not pd.api.types.is_string_dtype(values):
         return False
-    values = values.dropna().astype(str).str.strip()
+    return _are_codes(*_different(values))
+
+
+def _are_codes(values: pd.Series, times: Integers) -> bool:
     if not values.str.match(r"0[0-9]|\+").any():
         return False
-    if values.str.fullmatch(PHONE).mean() > MOST:
+    if _share(values.str.fullmatch(PHONE), times) > MOST:
         return True
     digits = values.str.fullmatch("[0-9]+").to_numpy(dtype=bool)
-    return bool(digits.mean() > MOST and values[digits].str.match("0[0-9]").mean() > MANY_PADDED)
+    return _share(digits, times) > MOST and _share(values[digits].str.match("0[0-9]"), times[digits]) > MANY_PADDED
 
 
 def guess_kind(column: pd.Series) -> tuple[str, str]:
@@ -246,25 +251,38 @@ def guess_kind(column: pd.Series) -> tuple[str, str]:
         return "datetime", typed
     if isinstance(column.dtype, pd.CategoricalDtype):
         return "categorical", typed
-    values = column.dropna().astype(str).str.strip()
-    values = values[~values.str.lower().isin(MISSING)]
+    values, times = _different(column)
+    is_known = ~values.str.lower().isin(MISSING).to_numpy(dtype=bool)
+    values, times = values[is_known], times[is_known]
     if values.empty:
         return "numeric", "it is always missing"
     if set(values.str.lower().unique()[:3]) <= {"true", "false"}:
         return "boolean", "all values are true or false"
-    if are_codes(values):
-        is_phone = values.str.startswith("+").mean() > MOST
+    if _are_codes(values, times):
+        is_phone = _share(values.str.startswith("+"), times) > MOST
         return "categorical", f"codes, as numbers have no leading {'plus' if is_phone else 'zeros'}"
-    numbers = pd.to_numeric(values, errors="coerce").notna().mean()
+    numbers = _share(pd.to_numeric(values, errors="coerce").notna(), times)
     if numbers > MOST:
-        return "numeric", f"{_share(numbers)} are numbers"
-    some = values.iloc[:: max(1, len(values) // LOOKED_AT)]
-    some = some.where(some.str.match(DATE))  # a year alone is no date: "5411" is a kind of shop
-    dates = pd.to_datetime(some, errors="coerce", format="ISO8601", utc=True).notna().mean()
+        return "numeric", f"{_in_words(numbers)} are numbers"
+    places = np.repeat(np.arange(len(values)), times)
+    some = values.iloc[places[:: max(1, len(places) // LOOKED_AT)]]
+    dated = some[some.str.match(DATE)]  # a year alone is no date: "5411" is a kind of shop
+    dates = int(pd.to_datetime(dated, errors="coerce", format="ISO8601", utc=True).notna().sum()) / len(some)
     if dates > MOST:
-        return "datetime", f"{_share(dates)} are dates"
+        return "datetime", f"{_in_words(dates)} are dates"
     return "categorical", "text that is neither numbers nor dates"
 
 
-def _share(share: float) -> str:
+def _different(column: pd.Series) -> tuple[pd.Series, Integers]:
+    """The different values of a column, without spaces around them, and how often each is there."""
+    counts = column.dropna().astype(str).value_counts(sort=False)
+    return counts.index.to_series(index=range(len(counts))).astype("str").str.strip(), counts.to_numpy(dtype=np.int64)
+
+
+def _share(flags: pd.Series | Flags, times: Integers) -> float:
+    """The share of rows whose value is such; 0 of none."""
+    return float(times[np.asarray(flags, dtype=bool)].sum() / times.sum()) if len(times) else 0.0
+
+
+def _in_words(share: float) -> str:
     return "all values" if share == 1 else f"{100 * share:.0f} % of the values"

@@ -106,8 +106,7 @@ def moves_on(column: pd.Series, when: pd.Series) -> bool:
         return False
     spans = when.loc[values.index].groupby(values).agg(["min", "max"]).sort_values("min")
     apart = bool((spans["min"].to_numpy()[1:] > spans["max"].to_numpy()[:-1]).all())
-    is_number = guess_kind(column)[0] == "numeric"
-    steps = (
-        pd.to_numeric(pd.Series(spans.index), errors="coerce").diff().dropna() if is_number and apart else pd.Series()
-    )
-    return apart and bool((steps > 0).all() or (steps < 0).all())
+    if not apart or guess_kind(column)[0] != "numeric":
+        return apart
+    steps = pd.to_numeric(pd.Series(spans.index), errors="coerce").diff().dropna()
+    return bool((steps > 0).all() or (steps < 0).all())

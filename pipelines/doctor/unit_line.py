@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from detector.schema import guess_kind
@@ -23,10 +25,12 @@ def units_of(frame: pd.DataFrame) -> dict[str, str]:
     rest = frame.iloc[1:]
     if len(rest) < LEAST_ROWS:
         return {}
-    in_forms = numbers_in_forms(rest)
-    numbers = [str(name) for name in frame.columns if name in in_forms or guess_kind(rest[name])[0] == "numeric"]
-    first = frame[numbers].iloc[0].dropna().astype(str).str.strip()
-    units = first[first != ""]
-    if units.str.contains(r"^[+-]?[0-9.,]").any() or (units.str.len() > LONGEST).any():
-        return {}
-    return {str(name): str(unit) for name, unit in units.items()}
+    units: dict[str, str] = {}
+    for name, cell in zip(map(str, frame.columns), frame.iloc[0], strict=True):
+        unit = "" if pd.isna(cell) else str(cell).strip()
+        if not unit or not (guess_kind(rest[name])[0] == "numeric" or numbers_in_forms(rest[[name]])):
+            continue
+        if re.match(r"[+-]?[0-9.,]", unit) or len(unit) > LONGEST:
+            return {}
+        units[name] = unit
+    return units
