@@ -8,6 +8,7 @@ import pytest
 
 from detector import Policy, Sampling, Schema, SequenceDetector
 from detector.cleaning.clean import clean
+from detector.detectors.series.scorer import SequenceScorer
 from detector.detectors.series.stream import Tail, continue_series
 from detector.errors import SchemaError, SettingError
 from detector.persist.bundle import load, save
@@ -75,6 +76,64 @@ def test_a_meter_is_judged_by_what_it_adds(tmp_path_factory: pytest.TempPathFact
     assert worst["text"].startswith("energy up to")
     assert abs(worst["onset"] - rows["when"][BUSY.start]) <= pd.Timedelta("30min")
     assert events["start"].min() > rows["when"][BUSY.start] - pd.Timedelta("1D")
+
+
+@pytest.fixture(scope="module")
+def scorer() -> SequenceScorer:
+    """Has learnt the meter and the temperature."""
+    return SequenceDetector(schema=SCHEMA, sampling=SAMPLING, random_state=0).fit(metered(4_000, seed=1)).scorer_
+
+
+def worst_event(scorer: SequenceScorer, rows: pd.DataFrame) -> pd.Series:
+    """The worst event of rows."""
+    events = scorer.judge(rows, policy=Policy(quantile=0.999), join=5).events
+    return events.loc[events["risk"].idxmax()]
+
+
+def test_a_meter_that_runs_backwards_is_said_to(scorer: SequenceScorer) -> None:
+    """It read all the time: that there was no reading would be wrong."""
+    rows = metered(1_000, seed=2, start=50_000.0)
+    rows.loc[600:, "energy"] -= 2 * rows["energy"].diff().loc[600:].where(rows.index[600:] < 630, 0.0).cumsum()
+
+    event = worst_event(scorer, rows)
+
+    assert "ran backwards since" in event["text"]
+    assert event["onset"] == rows["when"][600]
+    assert "no reading" not in event["text"]
+
+
+def test_a_meter_that_stands_still_is_said_to_with_its_level(scorer: SequenceScorer) -> None:
+    """Of a meter, one value means that nothing was added: it is where it stands that a mechanic can see."""
+    rows = metered(1_000, seed=2, start=300.0)
+    rows.loc[600:, "energy"] = 2_222.0
+
+    event = worst_event(scorer, rows)
+
+    assert "stands still at 2,222 since" in event["text"]
+
+
+def test_a_meter_that_catches_up_stood_still_before(scorer: SequenceScorer) -> None:
+    """What was counted at once came over the hours before, in which nothing was; they belong to the fault."""
+    rows = metered(1_000, seed=2, start=50_000.0)
+    rows.loc[600:623, "energy"] = rows.loc[599, "energy"]
+
+    event = worst_event(scorer, rows)
+
+    assert "stood still for 6 h, then counted" in event["text"]
+    assert event["onset"] == rows["when"][600]
+
+
+def test_a_step_of_a_meter_that_ran_backwards_says_so(scorer: SequenceScorer) -> None:
+    """Also the reasons of a row, and not where it was exchanged, which is one lower reading."""
+    rows = metered(1_000, seed=2, start=50_000.0)
+    rows.loc[600:, "energy"] -= 2 * rows["energy"].diff().loc[600:].where(rows.index[600:] < 630, 0.0).cumsum()
+    rows.loc[900:, "energy"] -= rows.loc[899, "energy"]
+
+    frame = scorer.judge(rows, policy=Policy(quantile=0.999)).frame
+
+    texts = frame.loc[frame["flagged"], "reasons"]
+    assert texts.str.contains("energy ran backwards to").any()
+    assert not texts.loc[texts.index >= 890].str.contains("backwards").any()
 
 
 @pytest.mark.parametrize("missing", ["mask", "previous"])

@@ -198,7 +198,7 @@ def test_a_meter_is_proposed_as_a_counter(tmp_path: Path) -> None:
 
     config = load_config(tmp_path)
     assert (config.columns.entity, config.series.sampling.counters) == ("building", ("energy",))
-    assert config.columns.names["energy"].name == "energy added"
+    assert config.columns.names["energy"].name == "energy (added)"
     assert any("a meter" in choice.check for choice in begun.proposal.choices)
     assert [check for check in examine(config) if check.state != "ok" and "counter" in check.found] == []
 

@@ -42,6 +42,7 @@ class RegularSeries:
     - ``step``, (n_rows,): the step of each.
     - ``quarantine``: ``row``, ``reason`` and the columns of the rows that have no step.
     - ``report``: what was sorted, merged, filled or is missing.
+    - ``counters``: the sensors whose values are what they added.
     """
 
     sensors: tuple[str, ...]
@@ -58,6 +59,7 @@ class RegularSeries:
     step: Codes
     quarantine: pd.DataFrame
     report: SamplingReport
+    counters: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -161,6 +163,7 @@ def regularise(rows: pd.DataFrame, schema: Schema, sampling: Sampling | None = N
             missing=_count(sensors, np.isnan(levels)),
             gaps=_gaps(readings, hop, sampling),
         ),
+        counters=sampling.counters,
     )
 
 

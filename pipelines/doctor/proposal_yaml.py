@@ -90,7 +90,7 @@ def _policy(found: Proposal, total: int) -> Iterator[str]:
 
 
 def _names(found: Proposal) -> Iterator[str]:
-    called = {name: {"name": f"{name} added"} for name in found.counters}
+    called = {name: {"name": f"{name} (added)"} for name in found.counters}
     for name, unit in found.units.items():
         called[name] = called.get(name, {}) | {"unit": unit}
     if called:

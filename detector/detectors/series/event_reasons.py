@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,17 +9,19 @@ import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
 from detector.detectors.series.behaviour import OUT_OF_RANGE, EventReadings, SensorBehaviour, behaviour_of
+from detector.detectors.series.blame import first_of, redealt, ties
 from detector.detectors.series.event_windows import EventWindows
-from detector.detectors.series.model import ModelledSeries, SeriesModel
+from detector.detectors.series.meters import is_meter, ran_backwards, stood_from
+from detector.detectors.series.model import ModelledSeries
 from detector.detectors.series.reasons import SensorReadings, duration, range_of, ranked, run_before, since
 from detector.explain.reason import Reason, reading
+from detector.series.flatline import MOST_STEPS
 from detector.series.gates import Gates, SensorGate
 from detector.series.rhythm import DAY
 from detector.series.segments import reach
 
 MOST_SUSPECTS = 12
 """Sensors, those that add most to the risk, of which it is found out what goes with them."""
-CERTAIN = 0.99
 BEFORE = 64
 """Steps before an event that say how far from what is expected a sensor usually is."""
 LEAST_GAP = 0.01
@@ -135,7 +136,8 @@ class EventReasons:
             found = replace(behaviour_of(replace(event_readings, expected=expected), {}), change="untimely")
         found = self._beyond_limits(found, sensor, begin, end)
         should = float(expected[found.extreme])
-        return self._from_its_begin(found.after(begin), sensor), should
+        found = self._from_its_begin(found.after(begin), sensor)
+        return replace(found, onset=min(found.onset, self._stood_from(found, sensor) or found.onset)), should
 
     def _at_this_time(self, sensor: int, steps: Counts) -> tuple[Floats, Floats] | None:
         """What a sensor usually reads at the times of steps, and how far it usually is from that."""
@@ -173,6 +175,14 @@ class EventReasons:
             read = np.flatnonzero(~np.isnan(before))
             onset = begin + int(read[-1]) + 1 if len(read) else begin
         return replace(behaviour, onset=onset, extreme=onset)
+
+    def _stood_from(self, behaviour: SensorBehaviour, sensor: int) -> int | None:
+        """Since which step a meter had stood still that then counted at once what it had missed."""
+        step, series = behaviour.extreme, self.readings.series
+        if behaviour.change in ("silent", "stuck") or not is_meter(series, sensor):
+            return None
+        begin, _ = self._within(step, step - MOST_STEPS, step)
+        return stood_from(series, sensor, step, self._expected(np.arange(begin, step + 1), sensor))
 
     def _is_first(self, behaviour: SensorBehaviour) -> bool:
         """Whether a sensor sticks since the first row that is known, of a file or of what a service keeps."""
@@ -222,6 +232,8 @@ class EventReasons:
         name, begun = series.sensors[sensor], since(series, behaviour.onset, first, at_least=self._is_first(behaviour))
         value = self._number(series.values[behaviour.extreme, sensor], name)
         match behaviour.change:
+            case _ if as_meter := self._as_meter(behaviour, sensor, begun):
+                said = as_meter
             case "silent":
                 said = f"no reading {begun}"
             case "stuck":
@@ -248,6 +260,18 @@ class EventReasons:
         if behaviour.change not in ("silent", "stuck") and (elsewhere := self.readings.beyond_nearby(steps, sensor)):
             said = f"{said} ({elsewhere})"
         return Reason(name, said, self._said(sensor, expected), share, is_phrase=" " in said)
+
+    def _as_meter(self, behaviour: SensorBehaviour, sensor: int, begun: str) -> str:
+        """What a meter did, where it stood still or ran backwards; empty where it did not, or is none."""
+        series, name = self.readings.series, self.readings.series.sensors[sensor]
+        if (backwards := ran_backwards(series, sensor, behaviour.onset, behaviour.end)) is not None:
+            return f"ran backwards {begun}, from {' to '.join(self._number(level, name) for level in backwards)}"
+        if (stood := self._stood_from(behaviour, sensor)) is not None:
+            value = self._number(series.values[behaviour.extreme, sensor], name)
+            return f"stood still for {self._long(behaviour.extreme - stood)}, then counted {value} at once"
+        if behaviour.change == "stuck" and is_meter(series, sensor):
+            return f"stands still at {self._number(series.levels[behaviour.extreme, sensor], name)} {begun}"
+        return ""
 
     def _said(self, sensor: int, expected: float) -> str:
         """What was expected, and the range that was learnt."""
@@ -287,18 +311,6 @@ def _is_untimely(values: Floats, usual: Floats, scale: Floats, inside: Flags) ->
     return bool(np.nan_to_num(np.nanmedian(away)) > UNTIMELY) if (~np.isnan(away)).any() else False
 
 
-def first_of(blamed: Floats, outside: Flags) -> Floats:
-    """Blame with sensors beyond their limits in the first place.
-
-    >>> first_of(np.array([3.0, 1.0]), np.array([False, True])).tolist()
-    [3.0, 5.0]
-    """
-    if not outside.any():
-        return blamed
-    positive = np.maximum(blamed, 0.0)
-    return np.asarray(np.where(outside, positive + (float(positive.sum()) or 1.0), positive))
-
-
 def beyond_limit(gate: SensorGate, value: float) -> str:
     """Which limit a reading is beyond, in words; empty if it is within.
 
@@ -308,34 +320,3 @@ def beyond_limit(gate: SensorGate, value: float) -> str:
     if value > gate.high:
         return f"above its limit of {reading(gate.high)}"
     return f"below its limit of {reading(gate.low)}" if value < gate.low else ""
-
-
-def redealt(blamed: Floats, explained: Mapping[int, float]) -> Floats:
-    """Blame dealt anew by what goes with each sensor, as far as anything does.
-
-    >>> redealt(np.array([6.0, 4.0, 0.0]), {0: 0.1, 1: 0.9}).round(2).tolist()
-    [0.71, 9.29, 0.0]
-    """
-    sensors = np.array(list(explained), dtype=np.int64)
-    share = np.minimum(np.array(list(explained.values())), CERTAIN)
-    odds, pool, strength = share / (1 - share), blamed[sensors].sum(), float(share.max(initial=0.0))
-    if odds.sum() == 0:
-        return blamed
-    dealt = blamed.copy()
-    dealt[sensors] = (1 - strength) * blamed[sensors] + strength * pool * odds / odds.sum()
-    return dealt
-
-
-def ties(model: SeriesModel, sensor: int) -> dict[int, float]:
-    """The correlation of a sensor with each other one that moves, as the components know it."""
-    if model.pca is None or not model.scaling.moving[sensor]:
-        return {}
-    moving = np.flatnonzero(model.scaling.moving)
-    loadings = model.pca.directions.astype(np.float64).reshape(model.length, len(moving), -1)
-    loadings = loadings * np.sqrt(model.pca.variances)
-    own = loadings[:, int(np.searchsorted(moving, sensor))]
-    variance = (loadings**2).sum(axis=(0, 2)) + model.length * model.pca.noise
-    together = np.einsum("lk,lsk->s", own, loadings)
-    place = int(np.searchsorted(moving, sensor))
-    found = together / np.sqrt(np.maximum(variance * variance[place], np.finfo(float).tiny))
-    return {int(other): float(found[at]) for at, other in enumerate(moving) if other != sensor}

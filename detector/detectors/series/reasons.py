@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from detector.arrays import Counts, Flags, Floats
+from detector.detectors.series.meters import is_meter, ran_backwards
 from detector.detectors.series.model import SeriesModel
 from detector.explain.reason import Reason, reading
 from detector.series.flatline import is_alike
@@ -121,10 +122,16 @@ class SensorReadings:
 
     def _of_step(self, step: int, sensor: int, share: float) -> Reason:
         if self.stuck[step, sensor]:
-            observed = f"stuck at {self._observed(step, sensor)} {self._held_since(step, sensor)}"
-            return self._reason(sensor, observed, self._said(step, sensor), share, is_phrase=True)
+            level = reading(self.series.levels[step, sensor])
+            held = f"stands still at {level}" if is_meter(self.series, sensor) else f"stuck at {level}"
+            return self._reason(
+                sensor, f"{held} {self._held_since(step, sensor)}", self._said(step, sensor), share, is_phrase=True
+            )
         shown = self._shown(step, sensor)
         observed = self._observed(shown, sensor)
+        if (backwards := ran_backwards(self.series, sensor, shown - 1, shown)) is not None:
+            observed = f"ran backwards to {reading(backwards[1])}"
+            return self._reason(sensor, observed, self._said(shown, sensor), share, is_phrase=True)
         if shown != step:
             observed = f"{observed} {self._gap(step, shown)}"
         return self._reason(sensor, observed, self._said(shown, sensor), share, is_phrase=shown != step)

@@ -16,7 +16,8 @@ from detector.arrays import Counts, Flags, Floats
 from detector.decide.days import Used
 from detector.decide.policy import Policy
 from detector.decide.severity import severity
-from detector.detectors.series.event_reasons import beyond_limit, first_of
+from detector.detectors.series.blame import first_of
+from detector.detectors.series.event_reasons import beyond_limit
 from detector.detectors.series.gating import ECHO, MAINTENANCE, NAMES, OPEN, GatedDecision, Gating
 from detector.detectors.series.model import ModelledSeries, SeriesModel
 from detector.detectors.series.reasons import SensorReadings
