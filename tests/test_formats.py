@@ -263,7 +263,7 @@ def test_every_source_reads_the_declared_forms(tmp_path: Path, place: str) -> No
         ("{date: yesterday}", "source.formats.amount.date: expected day first, month first, seconds"),
         ("{date: '%H:%M'}", "a form with day, month and year"),
         ("{date: day first, thousands: ','}", "a column holds dates or numbers"),
-        ("{}", "expected `thousands`, `decimal`, `unit`, `date` or `timezone`"),
+        ("{}", "expected `thousands`, `decimal`, `unit`, `date`, `timezone` or `missing`"),
         ("{timezone: Europe/Berlin, decimal: ','}", "a column holds dates or numbers"),
         ("{timezone: Europe/Berlin, date: milliseconds}", "milliseconds count from 1970 in UTC"),
         ("{timezone: Berlin}", "source.formats.amount.timezone: "),

@@ -1,12 +1,14 @@
-"""The part of the configuration about how values are written: separators and units of numbers, forms of dates."""
+"""The part of the configuration about how values are written: separators and units, forms of dates, what is missing."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Literal, Self
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import field_validator, model_validator
+import pandas as pd
+from pydantic import ConfigDict, field_validator, model_validator
 
 from pipelines.config.values import Section, Zone
 
@@ -16,6 +18,8 @@ _SOME_DAY = datetime(2026, 11, 28, 13, 45, 7, tzinfo=UTC)
 
 class FormatSection(Section):
     """How the values of one column are written, where it is not 1234.56 or 2026-01-31T10:00:00."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(coerce_numbers_to_str=True)
 
     thousands: Literal[",", ".", " ", "'"] | None = None
     """What separates thousands. A value whose separators stand elsewhere is refused, not read."""
@@ -34,6 +38,10 @@ as %d.%m.%Y %H:%M. Dates such as 2026-01-31 are read beside it, unless the form 
     timezone: Zone | None = None
     """Whose clock tells dates that name no zone, such as Europe/Berlin; by default UTC. Of an hour that the clock \
 repeats in autumn the first is taken, and a time that it skips in spring counts as an hour later."""
+
+    missing: tuple[str, ...] = ()
+    """What stands for a missing value beside nothing, NA and null, such as Bad, No Data or -9999. Otherwise text \
+among numbers has its row put in the quarantine, and such a number is learnt from as if it were measured."""
 
     @field_validator("date")
     @classmethod
@@ -64,8 +72,8 @@ repeats in autumn the first is taken, and a time that it skips in spring counts 
             raise ValueError(
                 "a column holds dates or numbers. Keep `date` and `timezone`, or `thousands`, `decimal` and `unit`."
             )
-        if not self.is_date and self.thousands is None and self.decimal is None and self.unit is None:
-            raise ValueError("expected `thousands`, `decimal`, `unit`, `date` or `timezone`.")
+        if self.is_plain and not self.missing:
+            raise ValueError("expected `thousands`, `decimal`, `unit`, `date`, `timezone` or `missing`.")
         if self.timezone is not None and self.date is not None and self.date.endswith("seconds"):
             raise ValueError(f"{self.date} count from 1970 in UTC, whatever the clock. Leave `timezone` out.")
         if self.thousands is not None and self.thousands == self.decimal:
@@ -77,13 +85,39 @@ repeats in autumn the first is taken, and a time that it skips in spring counts 
         """Whether it is about dates, not numbers."""
         return self.date is not None or self.timezone is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says nothing of how values are written, only which are missing."""
+        return not self.is_date and self.thousands is None and self.decimal is None and self.unit is None
+
+    @cached_property
+    def missing_texts(self) -> frozenset[str]:
+        """What stands for a missing value, in small letters."""
+        return frozenset(text.strip().lower() for text in self.missing)
+
+    @cached_property
+    def missing_numbers(self) -> frozenset[float]:
+        """The numbers among it."""
+        return frozenset(pd.to_numeric(pd.Series(self.missing, dtype=object), errors="coerce").dropna().astype(float))
+
+    def is_missing(self, value: Any) -> bool:
+        """Whether a value stands for a missing one.
+
+        >>> form = FormatSection(missing=["Bad", -9999])
+        >>> [form.is_missing(each) for each in ("bad ", -9999.0, "-9999", 0, None)]
+        [True, True, True, False, False]
+        """
+        if isinstance(value, str):
+            return value.strip().lower() in self.missing_texts
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value) in self.missing_numbers
+
     def with_decimal(self, usual: str) -> FormatSection:
         """The same with the decimal separator filled in, for numbers.
 
         >>> FormatSection(thousands=".").with_decimal(".").decimal
         ','
         """
-        if self.is_date or self.decimal is not None:
+        if self.is_date or self.is_plain or self.decimal is not None:
             return self
         return self.model_copy(update={"decimal": {",": ".", ".": ","}.get(str(self.thousands), usual)})
 
@@ -93,6 +127,8 @@ repeats in autumn the first is taken, and a time that it skips in spring counts 
         >>> FormatSection(thousands=".", decimal=",").describe(), FormatSection(date="day first").describe()
         ('as 1.234,56', 'day first')
         """
+        if self.is_plain:
+            return "as it is"
         if self.is_date:
             form = self.date or "2026-01-31 10:15"
             since = f"{form} since 1970" if form.endswith("seconds") else form

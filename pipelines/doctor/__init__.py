@@ -21,6 +21,7 @@ from pipelines.doctor.places import check_bundle, check_header, check_output, ch
 from pipelines.doctor.repeats import SCAN_ROWS, check_repeats
 from pipelines.doctor.rules import check_rules
 from pipelines.doctor.training import check_labels, check_training
+from pipelines.doctor.unit_line import units_of
 from pipelines.factory.kinds import KINDS
 from pipelines.factory.machines import some_machines
 from pipelines.progress import counted, progress
@@ -56,6 +57,10 @@ def examine(config: Config, *, rows: int = SAMPLE_ROWS, now: datetime | None = N
         checks.append(Check(f"source.{place}", "problem", str(error), "Correct it; the columns could not be checked."))
     if frame is not None:
         checks.extend(_formats(config, frame))
+        if units_of(frame):
+            found = "the first row holds units and no values"
+            checks.append(Check("source", "warning", found, "It will go to the quarantine, of every file."))
+            frame = frame.iloc[1:]
         checks.extend(check_columns(config.columns, frame, skips=config.skips_repeated_rows))
         checks.extend(check_counters(config, frame))
         checks.extend(check_likeness(config, frame))
@@ -107,7 +112,8 @@ def _formats(config: Config, frame: pd.DataFrame) -> Iterator[Check]:
         if name not in present:
             yield Check("source.formats", "problem", f"there is no column {name!r}", nearest(name, present))
         else:
-            yield Check("source.formats", "ok", f"{name!r} is read {form.describe()}")
+            gone = f", and {', '.join(form.missing)} as missing" if form.missing else ""
+            yield Check("source.formats", "ok", f"{name!r} is read {form.describe()}{gone}")
 
 
 def _policy(config: Config, total: int | None) -> Iterator[Check]:

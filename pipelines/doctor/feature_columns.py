@@ -14,6 +14,7 @@ from pipelines.doctor.choice import Choice
 from pipelines.doctor.column_names import CODE, KEY, LABEL, TIME, YEAR, rank_of
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import NEARLY_ALL, example, propose, share_of
+from pipelines.doctor.missing_words import with_missing, without, words_of
 from pipelines.doctor.names import FEW_CODES, HALF, are_long_codes, has_fractions, is_nested
 from pipelines.doctor.sensor_columns import as_sensor
 from pipelines.doctor.times import is_clock
@@ -41,8 +42,14 @@ def feature_of(name: str, column: pd.Series, *, rows: str) -> Choice:
     if is_running_number(column):
         check = "list it under numeric if it is something that was measured"
         return Choice(name, "ignore", "it counts the rows: those to come lie beyond all that is learnt", check)
-    choice = next(_kinds(name, column, int(distinct)))
-    return as_sensor(choice, column) if rows == "sensors" else choice
+    if rows == "table":
+        return next(_kinds(name, column, int(distinct)))
+    words = words_of(column)
+    numbers = without(column, words)
+    choice = next(_kinds(name, numbers, int(numbers.nunique())))
+    if choice.part != "numeric":
+        choice = next(_kinds(name, column, int(distinct)))
+    return as_sensor(with_missing(choice, words), column)
 
 
 def _without_missing(column: pd.Series) -> pd.Series:

@@ -12,6 +12,7 @@ from detector.arrays import Flags
 from detector.schema import MISSING, are_codes, guess_kind
 from pipelines.config.formats import FormatSection
 from pipelines.doctor.check import Check, State
+from pipelines.doctor.missing_words import words_of
 from pipelines.progress import percent
 from pipelines.sources.formats import as_written, read_form
 
@@ -164,6 +165,10 @@ def example(column: pd.Series) -> str:
 def _advice(name: str, column: pd.Series, unread: Flags, *, dates: bool) -> tuple[str, str]:
     """What to do, and what kind of values they are, "" if they are none."""
     lost = _text(column[unread])
+    if (gone := words_of(column)) and not lost.map(as_written).str.contains(r"\d").any():
+        key = name if name.isidentifier() else json.dumps(name)
+        listed = ", ".join(map(_scalar, gone))
+        return f"If a value is missing there, say so: `source.formats: {{{key}: {{missing: [{listed}]}}}}`.", ""
     if (lost.map(as_written) != lost).any():
         return "They are in another form than `source.formats` says. Mend them, or the form.", ""
     found = propose(column[unread], dates=dates)
@@ -203,7 +208,7 @@ def _mixed(text: pd.Series) -> list[tuple[FormatSection, float]]:
 
 def _settings(name: str, found: Sequence[tuple[FormatSection, float]]) -> str:
     key = name if name.isidentifier() else json.dumps(name)
-    given = [form.model_dump(exclude_none=True) for form, _ in found]
+    given = [form.model_dump(exclude_defaults=True) for form, _ in found]
     texts = [", ".join(f"{what}: {_scalar(value)}" for what, value in form.items()) for form in given]
     wanted = " or ".join(f"`source.formats: {{{key}: {{{text}}}}}`" for text in texts)
     return f"Set {wanted}" + (", whichever is meant: the values fit both" if len(texts) > 1 else "")

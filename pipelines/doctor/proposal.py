@@ -26,6 +26,7 @@ from pipelines.doctor.column_names import (
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.feature_columns import feature_of
 from pipelines.doctor.formats import example, numbers_in_forms, share_of
+from pipelines.doctor.missing_words import with_missing_readings
 from pipelines.doctor.names import (
     HALF,
     entity_of,
@@ -189,7 +190,7 @@ def proposal_of(frame: pd.DataFrame, spread: pd.DataFrame | None = None) -> Prop
     taken |= {each.column: each for each in changed}
     choices = [taken[str(name)] for name in frame.columns]
     if time is not None and (log is not None or kind == "sensors"):
-        choices = with_counters(choices, read, times_of(frame[time.column], time.form))
+        choices = with_counters(with_missing_readings(choices, frame), read, times_of(frame[time.column], time.form))
         choices = [with_clock(each, frame[time.column]) if each == time else each for each in choices]
     proposal = Proposal(
         kind if log is None else "sensors",

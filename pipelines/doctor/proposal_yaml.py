@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.config import SourceSection
+from pipelines.config.formats import FormatSection
 from pipelines.doctor.proposal import WAIT, Proposal
 
 ENOUGH = 1_200
@@ -59,9 +60,10 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
         yield _noted(f"  encoding: {how.encoding}", "it is not utf-8")
     if forms := [(choice, choice.form) for choice in found.choices if choice.form is not None]:
         yield "  formats:"
+        same = [form for _, form in forms if form.missing]
         for choice, form in forms:
-            given = ", ".join(f"{what}: {_scalar(value)}" for what, value in form.model_dump(exclude_none=True).items())
-            yield _noted(f"    {_scalar(choice.column)}: {{{given}}}", choice.check)
+            anchor = "" if len(same) <= 1 else "&missing " if form is same[0] else "*missing"
+            yield _noted(f"    {_scalar(choice.column)}: {{{_given(form, anchor)}}}", choice.check)
     yield from ("", "columns:")
     for role in ROLES:
         for choice in found.named(role):
@@ -75,6 +77,15 @@ def _lines(found: Proposal, path: str, name: str, rows: int, days: float, how: W
             yield from (_noted(f"  - {_scalar(choice.column)}", choice.why) for choice in choices)
     yield from _names(found)
     yield from _features(found, days)
+
+
+def _given(form: FormatSection, anchor: str) -> str:
+    """What a form says, as YAML; words for a missing value are written once, and referred to by an ``anchor``."""
+    said = {what: _scalar(value) for what, value in form.model_dump(exclude_defaults=True).items() if what != "missing"}
+    if form.missing:
+        words = f"[{', '.join(map(_scalar, form.missing))}]"
+        said["missing"] = anchor if anchor.startswith("*") else f"{anchor}{words}"
+    return ", ".join(f"{what}: {text}" for what, text in said.items())
 
 
 def _policy(found: Proposal, total: int) -> Iterator[str]:

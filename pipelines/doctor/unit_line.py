@@ -8,6 +8,7 @@ import pandas as pd
 
 from detector.schema import guess_kind
 from pipelines.doctor.formats import numbers_in_forms
+from pipelines.sources.formats import as_written
 
 LEAST_ROWS = 20
 LONGEST = 12
@@ -27,7 +28,7 @@ def units_of(frame: pd.DataFrame) -> dict[str, str]:
         return {}
     units: dict[str, str] = {}
     for name, cell in zip(map(str, frame.columns), frame.iloc[0], strict=True):
-        unit = "" if pd.isna(cell) else str(cell).strip()
+        unit = "" if pd.isna(cell) else as_written(str(cell)).strip()
         if not unit or not (guess_kind(rest[name])[0] == "numeric" or numbers_in_forms(rest[[name]])):
             continue
         if re.match(r"[+-]?[0-9.,]", unit) or len(unit) > LONGEST:

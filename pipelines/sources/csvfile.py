@@ -41,7 +41,11 @@ class CsvOptions:
     @classmethod
     def of(cls, section: SourceSection) -> Self:
         """The dialect that a configuration declares."""
-        return cls(section.separator, section.encoding, section.decimal, section.header, tuple(section.formats))
+        return cls(section.separator, section.encoding, section.decimal, section.header, _formatted(section))
+
+
+def _formatted(section: SourceSection) -> tuple[str, ...]:
+    return tuple(name for name, form in section.formats.items() if not form.is_plain)
 
 
 class CsvFile:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from detector.arrays import Flags
 from detector.cleaning.values import INFINITE, MOMENT, read_dates
@@ -53,7 +54,12 @@ def with_formats(table: pa.Table, formats: Mapping[str, FormatSection]) -> pa.Ta
             read, misfit = read_form(text, form)
             noted = read.mask(misfit, text + f" (not {form.describe()})")
             table = table.set_column(at, name, pa.array(noted, type=pa.string(), from_pandas=True))
-        elif form.date in PER_SECOND and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            continue
+        if form.missing:
+            declared = pa.array(_stands_for_missing(column.to_pandas(), form))
+            column = pc.if_else(declared, pa.scalar(None, column.type), column)
+            table = table.set_column(at, name, column)
+        if form.date in PER_SECOND and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             table = table.set_column(at, name, _moments(column.to_pandas(), PER_SECOND[form.date]))
         elif form.timezone is not None and pa.types.is_timestamp(column.type) and column.type.tz is None:
             moments = in_utc(column.cast(pa.timestamp("us"), safe=False).to_pandas(), form.timezone)
@@ -106,7 +112,9 @@ def needs_form(value: Any, form: FormatSection) -> bool:
     >>> needs_form("2026-08-13T10:15:00", FormatSection(date="day first"))
     False
     """
-    if isinstance(value, str):
+    if form.is_missing(value):
+        return True
+    if isinstance(value, str) and not form.is_plain:
         if form.timezone is not None and re.fullmatch(_ZONE, value) is None:
             return True
         return not form.is_date or (form.date or "").startswith("%Y") or re.fullmatch(MOMENT, value) is None
@@ -134,9 +142,17 @@ def read_form(text: pd.Series, form: FormatSection) -> tuple[pd.Series, Flags]:
     """
     trimmed = text.str.strip()
     absent = trimmed.isna().to_numpy() | trimmed.str.lower().isin(MISSING).to_numpy()
+    if form.missing:
+        declared = _stands_for_missing(trimmed, form)
+        text, trimmed, absent = text.mask(declared), trimmed.mask(declared), absent | declared
+    if form.is_plain:
+        return text, np.zeros(len(text), dtype=bool)
     if not form.is_date:
         absent = absent | trimmed.str.lower().isin(INFINITE).to_numpy()
         fits, read = _numbers(trimmed, form.with_decimal("."))
+        if form.missing_numbers:
+            declared = fits & _stands_for_missing(read.where(fits), form)
+            text, absent = text.mask(declared), absent | declared
     else:
         trimmed = trimmed.mask(absent)
         fits, read = (trimmed.notna().to_numpy(), trimmed) if form.date is None else _dates(trimmed, form.date)
@@ -145,6 +161,21 @@ def read_form(text: pd.Series, form: FormatSection) -> tuple[pd.Series, Flags]:
             fits, read = _by_the_clock(read.where(fits), is_told, form.timezone)
     fits = fits & ~absent
     return text.mask(fits, read), ~fits & ~absent
+
+
+def _stands_for_missing(values: pd.Series, form: FormatSection) -> Flags:
+    """Which values the form says are missing: text in any case, and numbers however they are written."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        words = pd.Series(form.missing, dtype=object)
+        moments = pd.to_datetime(words, errors="coerce", format="ISO8601", utc=True).dropna()
+        zoned = values if values.dt.tz is not None else values.dt.tz_localize("UTC")
+        return np.asarray(zoned.isin(moments.to_numpy()), dtype=bool)
+    found = np.zeros(len(values), dtype=bool)
+    if form.missing_numbers:
+        found |= pd.to_numeric(values, errors="coerce").isin(form.missing_numbers).to_numpy(dtype=bool)
+    if pd.api.types.is_string_dtype(values):
+        found |= values.str.strip().str.lower().isin(form.missing_texts).to_numpy(dtype=bool)
+    return found
 
 
 def in_utc(times: pd.Series, zone: str) -> pd.Series:
