@@ -15,7 +15,7 @@ from pipelines.config import SourceSection, load_config
 from pipelines.config.formats import FormatSection
 from pipelines.doctor import examine
 from pipelines.doctor.init import init
-from pipelines.doctor.missing_words import words_of
+from pipelines.doctor.missing_words import number_for_none, words_of
 from pipelines.sources import open_source
 from pipelines.sources.formats import events_with_formats, frame_with_formats, needs_form, with_formats
 
@@ -118,6 +118,30 @@ def test_init_declares_words_of_a_log_of_readings(tmp_path: Path) -> None:
     begun = init(tmp_path / "log.csv", folder=tmp_path / "project")
 
     assert "value: {missing: [I/O Timeout, Bad, No Data]}" in begun.file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("none", [-9999, 999.9, -200])
+def test_a_number_that_stands_for_none_is_found(tmp_path: Path, none: float) -> None:
+    """It is what init declares for sensors, and what doctor asks about in any table."""
+    frame = plant(1_000)
+    frame.loc[500:520, "pressure"] = str(none)
+    frame.to_csv(tmp_path / "plant.csv", index=False)
+
+    config = load_config(init(tmp_path / "plant.csv", folder=tmp_path / "project").file)
+
+    assert {form.missing for form in config.source.formats.values()} == {("Bad", "No Data", str(none), "I/O Timeout")}
+    assert not [each for each in examine(config) if each.state != "ok" and each.place.startswith("columns")]
+    undeclared = config.model_copy(update={"source": config.source.model_copy(update={"formats": {}})})
+    (found,) = [each for each in examine(undeclared) if "again and again" in each.found]
+    assert f"{{pressure: {{missing: [{none}]}}}}" in found.advice
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0] * 50 + [40.0, 41.0] * 50, [-5.0] * 3 + [-4.0, 9.0] * 50, [-9999.0, *[1.0] * 50]]
+)
+def test_a_number_that_may_be_measured_stands_for_itself(values: list[float]) -> None:
+    """A machine that is off, a low among others as low, and one that comes once."""
+    assert number_for_none(pd.Series(values)) is None
 
 
 def test_doctor_says_how_a_word_is_declared(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipelines.config import ColumnsSection
 from pipelines.doctor.check import Check, State, likewise
 from pipelines.doctor.counters import is_running_number
 from pipelines.doctor.formats import MANY_LOST, example, forms_of_text, share_of, unread_check
+from pipelines.doctor.missing_words import number_for_none
 from pipelines.doctor.names import MANY_REPEATED
 from pipelines.doctor.times import are_misread, moves_on
 from pipelines.progress import counted
@@ -204,7 +205,10 @@ def _feature(name: str, kind: str, column: pd.Series, *, guessed: bool) -> Itera
     if len(values) >= FEW_ROWS and _names_rows(kind, values, different):
         advice = "If it names the row, make it the `key` or list it under `ignore`."
         yield Check(place, "warning", f"{title} is different in nearly every row", advice)
-    if kind == "numeric" and (far := _absurd(values)) is not None:
+    if kind == "numeric" and (none := number_for_none(values)) is not None:
+        advice = f"If it stands for a missing value, say so: `source.formats: {{{name}: {{missing: [{none}]}}}}`."
+        yield Check(place, "warning", f"{title} holds {none} again and again, far from all others", advice)
+    elif kind == "numeric" and (far := _absurd(values)) is not None:
         advice = f"If it is none, leave such rows out of training: `train.cleaning.rules: ['{name} < …']`."
         yield Check(place, "warning", f"{title} holds {far:g}, far beyond all others", advice)
     if kind == "numeric" and (infinite := np.isinf(values.to_numpy())).any():

@@ -190,7 +190,9 @@ def proposal_of(frame: pd.DataFrame, spread: pd.DataFrame | None = None) -> Prop
     taken |= {each.column: each for each in changed}
     choices = [taken[str(name)] for name in frame.columns]
     if time is not None and (log is not None or kind == "sensors"):
-        choices = with_counters(with_missing_readings(choices, frame), read, times_of(frame[time.column], time.form))
+        choices = with_counters(
+            with_missing_readings(choices, frame, read), read, times_of(frame[time.column], time.form)
+        )
         choices = [with_clock(each, frame[time.column]) if each == time else each for each in choices]
     proposal = Proposal(
         kind if log is None else "sensors",
