@@ -361,3 +361,19 @@ def test_aliases_may_be_used(write: Write) -> None:
     config = load_config(write(f"{MINIMAL}columns: {{numeric: &some [a, b], ignore: [c]}}\nalerts: {{shown: *some}}\n"))
 
     assert config.alerts.shown == ("a", "b")
+
+
+def test_a_job_is_said_in_a_word(tmp_path: Path) -> None:
+    """When it runs, or that it does not; what is no time is refused by its line."""
+    file = tmp_path / "detector.yaml"
+    source = "source: {path: rows.csv}\nservice:\n  jobs:\n"
+    file.write_text(f"{source}    score: every 10s\n    retrain: false\n    drift: {{when: every 2h}}\n")
+
+    jobs = load_config(file).service.jobs
+
+    assert (jobs.score.when, jobs.score.enabled) == ("every 10s", True)
+    assert (jobs.retrain.when, jobs.retrain.enabled) == ("0 3 * * sun", False)
+    assert jobs.drift.when == "every 2h"
+    file.write_text(f"{source}    score: sometimes\n")
+    with pytest.raises(SettingError, match=r"line 4: service\.jobs\.score"):
+        load_config(file)

@@ -25,7 +25,7 @@ _HEADER = re.compile(r"[A-Za-z0-9-]+")
 
 
 class JobSection(Section):
-    """When a job runs."""
+    """When a job runs: its keys, or just when, or no for never."""
 
     enabled: bool = True
     """Whether it runs at all."""
@@ -38,6 +38,14 @@ class JobSection(Section):
 
     grace: PositiveInt = 43_200
     """Seconds after which a missed run is left out; of several missed runs, one is made up for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_a_word(cls, given: Any) -> Any:
+        """``score: every 10s`` says when, and ``score: false`` whether at all."""
+        if isinstance(given, str):
+            return {"when": given}
+        return {"enabled": given} if isinstance(given, bool) else given
 
     @field_validator("when")
     @classmethod
