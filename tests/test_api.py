@@ -253,6 +253,30 @@ def test_bodies_of_any_kind_get_a_problem(service: Served, body: bytes) -> None:
     assert found.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"id": 1, "amount": 1}, "event", 'Give one event as {"event": {…}}, or several'),
+        ([{"id": 1}], "event", 'Give one event as {"event": {…}}, or several'),
+        ({"event": {"id": 1}, "dry_rn": True}, "dry_rn", "is not a field here. Did you mean 'dry_run'?"),
+    ],
+)
+def test_what_is_sent_first_is_answered_with_what_to_send(service: Served, body: Any, field: str, said: str) -> None:
+    """The event by itself, a bare list, and a slip in a name."""
+    found = service.ask("POST", "/v1/score", json=body).json()
+
+    assert found["errors"][0]["field"] == field
+    assert said in f"{found['detail']} {found['errors'][0]['detail']}"
+
+
+def test_an_address_that_is_none_is_named(service: Served) -> None:
+    """With where to look for those that are."""
+    found = service.ask("GET", "/v1/alrts")
+
+    assert found.status_code == 404
+    assert found.json()["detail"] == "There is nothing at /v1/alrts. `/v1/openapi.json` lists what there is."
+
+
 def test_slow_body_is_cut(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends a byte now and then loses the connection, and nobody else notices."""
     monkeypatch.setattr("pipelines.service.connections.READ_SECONDS", 0.5)

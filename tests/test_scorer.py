@@ -138,14 +138,15 @@ def test_planted_anomaly_is_found_and_explained(
 @pytest.mark.parametrize(
     ("changed", "blamed", "observed", "expected"),
     [
-        ({"country": "xx"}, "country", "unseen", "de"),
+        ({"country": "xx"}, "country", "xx (unseen)", "de"),
+        ({"country": "x" * 60}, "country", f"{'x' * 39}… (unseen)", "de"),
         ({"country": None}, "country", "missing", "de"),
         ({"country": "pl"}, "country", "pl", "de"),
         ({"online": None}, "online", "missing", "false"),
         ({"amount": np.nan}, "amount", "missing", "about (19|20|21)"),
         ({"fee": np.nan}, "fee", "missing", "about 0.3[5-9]|about 0.4[0-5]?"),
     ],
-    ids=["new country", "no country", "country of dearer things", "no answer", "no amount", "no fee"],
+    ids=["new country", "long country", "no country", "country of dearer things", "no answer", "no amount", "no fee"],
 )
 def test_odd_cell_raises_the_risk_and_is_named(
     scorer: TabularScorer, changed: dict[str, Any], blamed: str, observed: str, expected: str

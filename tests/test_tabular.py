@@ -320,7 +320,7 @@ def test_autoencoder_takes_tables_of_every_kind(kind: str) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("country", "zz", "country unseen, expected de"),
+        ("country", "zz", "country zz (unseen), expected de"),
         ("country", None, "country missing, expected de"),
         ("online", None, "online missing, expected false"),
         ("when", pd.NaT, "when weekday missing"),

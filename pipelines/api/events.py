@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 import pandas as pd
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
 from detector.errors import nearest
 from pipelines.api.arrow_stream import frame_of
@@ -49,12 +49,14 @@ class Events(BaseModel):
         """
         try:
             given = from_json(body)
+            if not isinstance(given, dict) or not given.keys() & {"event", "events"}:
+                raise _no_event()
             if isinstance(given, dict) and "event" not in given and _are_plain(given.get("events")):
                 events = given.pop("events")
                 return cls.model_validate(given).model_copy(update={"events": events})
             return cls.model_validate(given if columns is None else _without_unread(given, columns))
         except ValidationError as error:
-            raise RequestValidationError(error.errors()) from None
+            raise RequestValidationError([_with_nearest(each, cls.model_fields) for each in error.errors()]) from None
         except ValueError as error:
             raise RequestValidationError([{"type": "json_invalid", "loc": (), "msg": str(error)}]) from None
 
@@ -93,7 +95,7 @@ class ScoreRequest:
             raise ProblemError(415, f"Content-Type: expected {JSON} or {ARROW}, received {kind or 'none'!r}.")
         events = Events.read(body, columns.read)
         if (events.event is None) == (events.events is None):
-            raise ProblemError(422, "Give one event, or events.", fields={"event": "expected this, or `events`"})
+            raise _no_event()
         listed = [events.event] if events.event is not None else events.events or []
         check_number(len(listed), most=most)
         found = cls(framed(listed, columns.read), events.reasons or reasons, events.dry_run or dry_run, events.event)
@@ -113,6 +115,18 @@ class ScoreRequest:
     def place(self, number: int, name: str = "") -> str:
         """How a field is called in an error."""
         return ".".join(part for part in ("event" if self.one is not None else f"events.{number}", name) if part)
+
+
+def _no_event() -> ProblemError:
+    text = 'Give one event as {"event": {…}}, or several as {"events": [{…}, …]}.'
+    return ProblemError(422, text, fields={"event": "expected this, or `events`"})
+
+
+def _with_nearest(error: ErrorDetails, known: Iterable[str]) -> ErrorDetails:
+    """What is wrong with a field, with the name that was probably meant."""
+    if error["type"] != "extra_forbidden" or len(error["loc"]) != 1:
+        return error
+    return {**error, "msg": f"is not a field here. {nearest(str(error['loc'][0]), known)}"}
 
 
 def _are_plain(events: Any) -> bool:

@@ -18,6 +18,7 @@ from detector.cleaning.plain import NotPlainError
 from detector.errors import DetectorError
 from pipelines.api.context import AppContext
 from pipelines.api.events import ARROW, JSON, Events
+from pipelines.api.problems import ProblemError
 from pipelines.api.scores import answer_of, response_of
 from pipelines.scoring.one_event import Admits, EventRequest
 
@@ -55,7 +56,7 @@ class FastPath:
                 return None
             request = EventRequest(given.event, not given.dry_run, self.context.clock(), admits)
             return response_of(answer_of(await asyncio.wrap_future(self.context.batcher.ask(request))))
-        except (RequestValidationError, NotPlainError, DetectorError):
+        except (RequestValidationError, ProblemError, NotPlainError, DetectorError):
             return None
 
 

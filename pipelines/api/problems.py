@@ -41,6 +41,7 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
     }
 }
 """What OpenAPI says of them."""
+EXTRA = "Extra inputs are not permitted"
 _PLAIN = ("str", "int", "float", "bool")
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -91,8 +92,11 @@ def answer_problems(app: FastAPI) -> None:
         return problem(422, f"{_counted(len(fields))} of the request cannot be used.", fields=fields)
 
     @app.exception_handler(HTTPException)
-    async def of_path(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), headers=error.headers)
+    async def of_path(request: Request, error: HTTPException) -> JSONResponse:
+        detail = str(error.detail)
+        if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = f"There is nothing at {request.url.path}. `/v1/openapi.json` lists what there is."
+        return problem(error.status_code, detail, headers=error.headers)
 
     @app.exception_handler(DetectorError)
     async def of_service(_: Request, error: DetectorError) -> JSONResponse:
@@ -124,7 +128,9 @@ def _fields(errors: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         place = [str(part) for part in error["loc"] if part != "body"]
         text = str(error["msg"])
         if error["type"] == "json_invalid":
-            place = ["body"]
+            place, text = ["body"], f"it is no JSON: {text}"
+        elif error["type"] == "extra_forbidden" and text == EXTRA:
+            text = "is not a field here"
         elif place and place[-1] in _PLAIN:  # pydantic says of each kind that a value is not of it
             place, text = place[:-1], "expected text, a number, true, false or null"
         if len(found) < MOST_FIELDS:

@@ -26,6 +26,7 @@ from detector.members.rare_values import RARE_VALUES
 
 SPARE_REASONS = 2
 WHOLE_DAYS = 10
+LONGEST_VALUE = 40
 AS_EXPECTED = 0.1
 """In deviations of a column: a number that is no farther from what was expected explains nothing, however much of a
 distance it adds. Larger, and small but odd differences are not said."""
@@ -67,6 +68,11 @@ class TableExplainer:
             rest = [each for each in others if each.share >= explain.LEAST_SHARE]
             rest = [each for each in rest if not names & {each.feature, *each.columns}]
             reasons[row] = [*first, *rest][:top]
+        for each in self._columns.features:
+            unseen = () if each.code is None else np.flatnonzero(encoded.codes[:, each.code] == UNSEEN).tolist()
+            for row in unseen:
+                value = str(rows[each.name].iloc[row])
+                reasons[row] = [_with_value(own, value) if own.feature == each.name else own for own in reasons[row]]
         return reasons
 
     def _of_constants(self, rows: pd.DataFrame, encoded: Encoded, row: int) -> list[Reason]:
@@ -312,6 +318,12 @@ class TableExplainer:
         decimals, column = self._columns.decimals[at[0]], at[0]
         observed, typical = float(seen.numeric[row, column]), float(expected.numeric[row, column])
         return explain.number(observed, decimals), explain.about(typical, decimals)
+
+
+def _with_value(reason: Reason, value: str) -> Reason:
+    """A reason that shows the category that training never had, or too seldom to know it."""
+    shown = value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 1]}…"
+    return replace(reason, observed=f"{shown} ({reason.observed})")
 
 
 def _described(observed: NDArray[np.float64], expected: NDArray[np.float64], row: int) -> tuple[str, str]:
