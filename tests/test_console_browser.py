@@ -138,6 +138,21 @@ def test_many_are_chosen_by_keyboard(chromium: Any, desk: Served) -> None:
     assert found.errors == []
 
 
+def test_a_slider_shows_what_it_comes_to(chromium: Any, sending: Served) -> None:
+    """Of a quantile it moves the digits behind the nines; the page is that of the number it writes."""
+    made(sending, 1)
+    page = (found := Watched(chromium, sending, viewport=DESK)).page
+    found.sign_in()
+    page.goto(f"{sending.address}/console/what-if?quantile=0.99&budget=20")
+
+    for name, key in (("quantile", "ArrowRight"), ("budget", "ArrowLeft")):
+        page.locator(f"input[data-for={name}]").press(key)
+        page.wait_for_load_state("networkidle")
+
+    page.wait_for_url("**/what-if?quantile=0.9911&budget=19&*")
+    assert found.errors == []
+
+
 def test_pages_fit(chromium: Any, sending: Served, tmp_path: Path) -> None:
     """No page is wider than the screen, also with a long reason, and text stands out from what is behind it."""
     (one, *_) = made(sending, 3)

@@ -18,6 +18,7 @@ from pipelines.api.guard import Guard
 from pipelines.api.health import health_router
 from pipelines.api.jobs import jobs_router
 from pipelines.api.models import models_router
+from pipelines.api.policy import policy_router
 from pipelines.api.problems import DESCRIBED, HEADERS, answer_problems
 from pipelines.api.rules import rules_router
 from pipelines.api.scores import scores_router
@@ -52,7 +53,7 @@ def unguarded(context: AppContext) -> FastAPI:
     )
     answer_problems(app)
     looks = (entities_router, what_if_router, health_router)
-    steers = (jobs_router, models_router, rules_router, audit_router, configuration_router)
+    steers = (jobs_router, models_router, rules_router, audit_router, configuration_router, policy_router)
     for router in (scores_router, alerts_router, *looks, *steers):
         app.include_router(router(context))
 

@@ -55,6 +55,11 @@ def policies_of(context: AppContext, changes: Mapping[str, Any], *, days: float)
     try:
         return what_if(config, context.store, context.cache, changes=changes, days=days, now=now, memory=context.memory)
     except pydantic.ValidationError as error:
-        fields = {".".join(map(str, each["loc"])) or "policy": each["msg"] for each in error.errors()}
-        text = "; ".join(f"{name}: {said}" for name, said in fields.items())
-        raise ProblemError(422, f"There is no such policy: {text}.", fields=fields) from None
+        raise no_such_policy(error) from None
+
+
+def no_such_policy(error: pydantic.ValidationError) -> ProblemError:
+    """What is said of a policy that cannot be."""
+    fields = {".".join(map(str, each["loc"])) or "policy": each["msg"] for each in error.errors()}
+    text = "; ".join(f"{name}: {said}" for name, said in fields.items())
+    return ProblemError(422, f"There is no such policy: {text}.", fields=fields)

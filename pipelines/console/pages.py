@@ -18,6 +18,7 @@ from pipelines.api.context import AppContext
 from pipelines.api.health import health_of
 from pipelines.api.jobs import run_of
 from pipelines.api.models import models_of, move
+from pipelines.api.policy import changed_policy, policy_with
 from pipelines.api.problems import ProblemError
 from pipelines.api.what_if import policies_of
 from pipelines.console.forms import Form, checked
@@ -77,12 +78,16 @@ def pages_router(context: AppContext) -> APIRouter:
             outlooks = policies_of(context, _changes(given), days=_number(given, "days") or DAYS)
         except (ProblemError, DetectorError) as error:
             problem = error.detail if isinstance(error, ProblemError) else str(error)
-        policy = context.config.policy.model_dump(mode="json", exclude_unset=True)
-        changed = {name: value for name, value in (policy | _shown(given)).items() if value is not None}
-        text = yaml.safe_dump({"policy": changed}, sort_keys=False)
-        values: dict[str, Any] = {"given": given, "problem": problem, "outlooks": outlooks, "text": text, "days": DAYS}
+        values: dict[str, Any] = {"given": given, "problem": problem, "outlooks": outlooks, "days": DAYS}
+        values |= {"before": _as_yaml(context, {}), "after": _as_yaml(context, _shown(given))}
+        values["sliders"] = _sliders(context, given)
+        values["file"] = None if context.config.file is None else context.config.file.name
         values |= {"anomaly": context.config.anomaly, "can_be_asked": context.config.kind != "sensors"}
         return page("what_if.html.j2", request, name=context.config.name, **values)
+
+    @router.post("/what-if")
+    async def change(request: Request) -> Response:
+        return await checked(request, lambda form: _change(context, request, form), scope="admin")
 
     @router.post("/jobs")
     async def steer_job(request: Request) -> Response:
@@ -98,6 +103,32 @@ def pages_router(context: AppContext) -> APIRouter:
 def _reload(context: AppContext, request: Request, form: Form) -> Response:
     found = reloaded(context, who=form.visitor.caller.name, reason=form.one("reason"))
     return page("problem.html.j2", request, title="The configuration was read", text=found["note"])
+
+
+def _change(context: AppContext, request: Request, form: Form) -> Response:
+    changes = _changes({name: form.one(name) for name in ASKED})
+    if not changes:
+        raise DataError("This is the policy of today. Change a rule above, look at what it flags, then keep it.")
+    who, as_copy = form.visitor.caller.name, form.one("as") == "copy"
+    found = changed_policy(context, changes, who=who, reason=form.one("reason"), as_copy=as_copy)
+    return page("problem.html.j2", request, title="The policy is written", text=found["note"])
+
+
+def _sliders(context: AppContext, given: Mapping[str, str]) -> dict[str, dict[str, float | str]]:
+    """What can be dragged: of a quantile the digits of its distance from 1, so that .9, .99 and .999 lie evenly."""
+    policy = policy_with(context.config, _shown(given))
+    quantile, budget = policy.get("quantile", 0.99), policy.get("budget", {}).get("rows", 20)
+    usual = context.config.policy.budget.rows if context.config.policy.budget else budget
+    digits = -math.log10(max(1.0 - quantile, 1e-6)) if 0 < quantile < 1 else 2.0
+    return {
+        "quantile": {"min": 1, "max": 5, "step": 0.05, "value": round(digits, 2), "scale": "digits"},
+        "budget": {"min": 1, "max": max(100, 3 * usual), "step": 1, "value": budget, "scale": "plain"},
+        "fdr": {"min": 0.01, "max": 0.5, "step": 0.01, "value": policy.get("fdr", 0.1), "scale": "plain"},
+    }
+
+
+def _as_yaml(context: AppContext, changes: Mapping[str, Any]) -> str:
+    return yaml.safe_dump({"policy": policy_with(context.config, changes)}, sort_keys=False)
 
 
 def _changes(given: Mapping[str, str]) -> dict[str, Any]:

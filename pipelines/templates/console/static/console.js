@@ -138,6 +138,18 @@
     if (option) { event.preventDefault(); take(option); } else if (event.target.id !== "when") { close(); }
   });
 
+  // What if: a slider writes its number into the field beside it, and shows what it comes to once it is let go.
+  document.addEventListener("input", function (event) {
+    var slider = event.target, name = slider.dataset && slider.dataset.for;
+    if (!name) { return; }
+    var value = Number(slider.value);
+    slider.form.elements[name].value = slider.dataset.scale === "digits" ? Number((1 - Number(Math.pow(10, -value).toPrecision(2))).toFixed(8)) : value;
+  });
+
+  document.addEventListener("change", function (event) {
+    if (event.target.dataset && event.target.dataset.for) { event.target.form.requestSubmit(); }
+  });
+
   function begin() { go(place); }
   document.addEventListener("DOMContentLoaded", begin);
   document.addEventListener("htmx:afterSettle", function (event) {
