@@ -61,6 +61,9 @@ def test_drift_must_last_and_asks_once_in_a_while(home: Path) -> None:
     assert [report.retrain for report in found] == [False, False, True, False, True, False]
     assert found[2].outcome()["then"] == ["retrain"]
     assert found[2].outcome()["gauges"]["drift:a"] > 1
+    moved = found[2].outcome()["facts"]["columns"]
+    assert {each["column"] for each in moved if each["state"] == "drift"} == {"a", "b", "c", "risk", "alerts"}
+    assert all(each["index"] > each["limit"] for each in moved if each["column"] in "abc")
     (changed,) = [part for part in found[2].summary() if isinstance(part, Listing)]
     assert changed.to_json()[0]["state"] == "drift"
 

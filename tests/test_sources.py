@@ -539,17 +539,13 @@ def test_types_of_files_are_joined(tmp_path: Path) -> None:
         ),
         ({"a.csv": "x,y\n1,2", "b.csv": "x,z\n1,2"}, ".", r"b.csv lacks 'y' and has 'z' besides"),
         (
-            {"a.csv": "x\n1", "b.parquet": "x"},
+            {"a.csv": "x\n1", "a.parquet": "x"},
             ".",
-            r"holds files of several kinds, such as a.csv and b.parquet. Name .*\*.csv or .*\*.parquet",
+            r"holds a.csv and a.parquet, which are probably the same rows. Name .*\*.csv or .*\*.parquet",
         ),
         ({"a.csv": "x\n1", "b.csv": ""}, ".", r"b.csv is empty"),
         ({"a.json": "[{}]"}, "a.json", r"is JSON whose first line is no object. Expected CSV, Parquet or JSON lines"),
-        (
-            {"a.csv": "x\n1", "b.jsonl": "{}"},
-            ".",
-            r"several kinds, such as a.csv and b.jsonl. Name .*\*.csv or .*\*.jsonl",
-        ),
+        ({"a.csv": "x\n1", "b.jsonl": "{}"}, ".", r"b.jsonl has no line with a JSON object that has fields"),
         ({"a.jsonl": "{}"}, "a.jsonl", r"a.jsonl has no line with a JSON object that has fields"),
         ({"a.jsonl": "[\n1,\n"}, "a.jsonl", r"has no line with a JSON object .* first line is not JSON: Expecting"),
         ({"a.jsonl": "\n \n"}, "a.jsonl", r"a.jsonl is empty: it has no lines"),
@@ -848,3 +844,15 @@ def test_times_with_zones_keep_them(tmp_path: Path) -> None:
     pq.write_table(pa.table({"t": pa.array([when])}), tmp_path / "a.parquet")
 
     assert opened(tmp_path / "a.parquet").read()["t"][0] == when
+
+
+def test_a_folder_of_several_kinds_is_one_table(tmp_path: Path) -> None:
+    """As the service reads it: a sender that changes from CSV to JSON lines must not stop what learns again."""
+    pd.DataFrame({"id": ["1"], "x": ["1.5"]}).to_csv(tmp_path / "2026-01.csv", index=False)
+    (tmp_path / "2026-02.jsonl").write_text('{"id": "2", "x": 2.5}\n')
+    pd.DataFrame({"id": ["3"], "x": [3.5]}).to_parquet(tmp_path / "2026-03.parquet")
+
+    read = open_source(SourceSection(path=str(tmp_path))).read(numeric=["x"])
+
+    assert read["id"].tolist() == ["1", "2", "3"]
+    assert read["x"].tolist() == [1.5, 2.5, 3.5]

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from detector.errors import DetectorError
 from pipelines.alerts.review import queue
 from pipelines.api.context import AppContext
+from pipelines.api.health_details import disk_of, drift_of, set_aside_of
 from pipelines.api.jobs import jobs_of, waiting_requests
 from pipelines.api.problems import HEADERS
 from pipelines.store import Batch
@@ -54,7 +55,9 @@ def health_of(context: AppContext) -> dict[str, Any]:
             }
             for each in last
         ]
+        answer["drift"] = drift_of(session)
         answer["requests_waiting"] = waiting_requests(session)
         total = queue.count(session, queue.QueueQuery(), config=context.config, now=context.clock())
         answer |= {"alerts_open": min(total, queue.MOST_COUNTED), "alerts_open_is_least": total > queue.MOST_COUNTED}
-    return answer
+    odd = [each["batch"] for each in answer["batches"] if each["quarantined"]]
+    return answer | {"set_aside": set_aside_of(context.config, odd), "disk": disk_of(context.config)}

@@ -26,7 +26,7 @@ class SourceSection(Section):
     """Where the rows come from: files, a database, or a Kafka topic."""
 
     path: Location | None = None
-    """A file of CSV, Parquet or JSON lines, a folder of one kind, or a pattern such as data/2024-*.parquet."""
+    """A file of CSV, Parquet or JSON lines, a folder of these, or a pattern such as data/2024-*.parquet."""
 
     url: Url | None = None
     """A database instead of files: any SQLAlchemy URL, such as postgresql://user:${PASSWORD}@host/name."""

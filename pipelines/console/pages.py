@@ -25,6 +25,7 @@ from pipelines.console.forms import Form, checked
 from pipelines.console.guard import PATH
 from pipelines.console.rendering import page
 from pipelines.jobs.steering import last_runs, steer
+from pipelines.scoring.promises import promises_kept
 from pipelines.store.alert_tables import TargetState
 
 ASKED = ("quantile", "budget", "fdr", "days")
@@ -60,6 +61,7 @@ def pages_router(context: AppContext) -> APIRouter:
     def quality_page(request: Request) -> HTMLResponse:
         with context.store.read() as session:
             found = quality(session, source=context.config.name)
+        promises = promises_kept(context.config, context.store, context.memory, now=context.clock())
         tables = {name: frame.head(MOST_LINES).to_dict("records") for name, frame in found.by.items()}
         return page(
             "quality.html.j2",
@@ -67,6 +69,7 @@ def pages_router(context: AppContext) -> APIRouter:
             name=context.config.name,
             anomaly=context.config.anomaly,
             quality=found,
+            promises=promises,
             tables=tables,
         )
 

@@ -37,7 +37,7 @@ from pipelines.tracking.messages import flush_tracking, record_monitoring, waiti
 
 STATE = "drift.json"
 MOST_CHECKS = 100
-SHOWN = 5
+SHOWN, STORED = 5, 20
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,28 @@ class DriftReport:
         rows = [
             {
                 "column": self.names.get(shift.name, shift.name),
-                "state": "drift" if shift.name in self.drifting else "moved" if shift.moved else "stable",
+                "state": self._state(shift),
                 "stability index": f"{shift.psi:.2f} (limit {shift.psi_limit:.2f})",
                 "effect": f"{shift.effect:+.2f} (limit {shift.effect_limit:.2f})",
             }
             for shift in sorted(self.shifts, key=_strength, reverse=True)[:SHOWN]
         ]
         return [self.note, Listing(columns, rows, title="What changed most"), *self.notes]
+
+    def _moved(self) -> list[dict[str, Any]]:
+        """What moved most, as JSON."""
+        return [
+            {
+                "column": self.names.get(shift.name, shift.name),
+                "state": self._state(shift),
+                "index": round(shift.psi, 4),
+                "limit": round(shift.psi_limit, 4),
+            }
+            for shift in sorted(self.shifts, key=_strength, reverse=True)[:STORED]
+        ]
+
+    def _state(self, shift: Shift) -> str:
+        return "drift" if shift.name in self.drifting else "moved" if shift.moved else "stable"
 
     def outcome(self) -> dict[str, Any]:
         """The same for the service's record of the run, with figures for its metrics page."""
@@ -106,7 +121,7 @@ class DriftReport:
             "rows": self.rows,
             "note": self.note,
             "outcome": "done" if self.shifts else "skipped",
-            "facts": {"drifting": self.drifting, "alerts_a_day": self.alerts_a_day},
+            "facts": {"drifting": self.drifting, "alerts_a_day": self.alerts_a_day, "columns": self._moved()},
             "gauges": gauges if self.shifts else {},
             "then": ["retrain"] if self.retrain else [],
         }

@@ -15,9 +15,6 @@ from detector.errors import SourceError
 from pipelines.config.data import FILENAME, SourceSection
 from pipelines.row_files import (
     COMPRESSED,
-    CSV_SUFFIXES,
-    JSON_SUFFIXES,
-    PARQUET_SUFFIXES,
     ROW_SUFFIXES,
     data_suffix,
     named_as_rows,
@@ -32,7 +29,7 @@ MOST_NAMED = 3
 class FileReader:
     """Files of rows, one after the other in the order of their names; of their columns those that all have.
 
-    - ``path``: a file; a folder, whose files of one kind are read (not those of its subfolders); or a pattern, where
+    - ``path``: a file; a folder, whose files are read (not those of its subfolders); or a pattern, where
       ``**`` stands for subfolders.
     - ``without``: files that are left out.
     - ``options``: how CSV files are written.
@@ -148,23 +145,27 @@ def _files_in(folder: Path) -> list[Path]:
         files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith((".", "_")))
     except PermissionError as error:
         raise SourceError(f"{folder} may not be read by this user. Change its permissions.") from error
-    kinds = {
-        "*.csv": [file for file in files if data_suffix(file) in CSV_SUFFIXES],
-        "*.parquet": [file for file in files if data_suffix(file) in PARQUET_SUFFIXES],
-        "*.jsonl": [file for file in files if data_suffix(file) in JSON_SUFFIXES],
-    }
-    found = {pattern: some for pattern, some in kinds.items() if some}
-    if len(found) > 1:
-        some = " and ".join(files[0].name for files in found.values())
-        patterns = " or ".join(str(folder / pattern) for pattern in found)
-        raise SourceError(
-            f"{folder} holds files of several kinds, such as {some}. Name the ones to read with a pattern: {patterns}."
-        )
-    if not found:
+    rows = [file for file in files if data_suffix(file) in ROW_SUFFIXES]
+    if not rows:
         inside = next((file for suffix in ROW_SUFFIXES for file in folder.glob(f"**/*{suffix}")), None)
         hint = f" Its subfolders do: use {folder / '**' / ('*' + inside.suffix)}." if inside else ""
         raise SourceError(f"The folder {folder} holds no {WANTED} file.{hint}")
-    return found.popitem()[1]
+    _refuse_copies(folder, rows)
+    return rows
+
+
+def _refuse_copies(folder: Path, files: Sequence[Path]) -> None:
+    """Raise ``SourceError`` if files of two kinds have one name: they will hold the same rows."""
+    first: dict[str, Path] = {}
+    for file in files:
+        stem = file.name.lower().rpartition(data_suffix(file))[0]
+        other = first.setdefault(stem, file)
+        if data_suffix(other) != data_suffix(file):
+            patterns = " or ".join(str(folder / f"*{data_suffix(each)}") for each in (other, file))
+            raise SourceError(
+                f"{folder} holds {other.name} and {file.name}, which are probably the same rows. Name the ones to read "
+                f"with a pattern: {patterns}."
+            )
 
 
 def _what_is_there(place: Path) -> str:

@@ -111,7 +111,7 @@ def precision(session: Session, *, source: str) -> pd.DataFrame:
     Returns columns ``channel``, ``reason``, ``week``, ``alerts`` (sent), ``answered`` (fraud or fine), ``fraud``, and
     ``precision``, missing where nobody has answered. An alert that went to two targets is in two lines.
     """
-    grouped = _sent(session, source).groupby(["channel", "reason", "week"], as_index=False)
+    grouped = sent_alerts(session, source).groupby(["channel", "reason", "week"], as_index=False)
     table = grouped.agg(alerts=("fraud", "size"), answered=("answered", "sum"), fraud=("fraud", "sum"))
     answered = table["answered"].astype("float64")
     return table.assign(precision=table["fraud"] / answered.where(answered > 0))
@@ -148,7 +148,7 @@ class Quality:
 
 def quality(session: Session, *, source: str) -> Quality:
     """How right alerts that were sent were, in all and by week, first reason and channel."""
-    sent = _sent(session, source)
+    sent = sent_alerts(session, source)
     once = sent.drop_duplicates("alert")
     tables = {name: _by(sent if name == "channel" else once, name) for name in ("week", "reason", "channel")}
     statement = (
@@ -174,7 +174,7 @@ def _by(sent: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def in_all(session: Session, *, source: str) -> str:
     """How many answered alerts were fraud in all, each counted once, wherever it was sent."""
-    once = _sent(session, source).drop_duplicates("alert")
+    once = sent_alerts(session, source).drop_duplicates("alert")
     answered, fraud = int(once["answered"].sum()), int(once["fraud"].sum())
     share = f", {100 * fraud / answered:.0f} % of them fraud" if answered else ""
     return f"In all {len(once):,} alert{'' if len(once) == 1 else 's'}, {answered:,} answered{share}."
@@ -186,7 +186,7 @@ def realised(config: Config) -> str | None:
     if store is None:
         return None
     with closing(store), store.read() as session:
-        sent = _sent(session, config.name)
+        sent = sent_alerts(session, config.name)
     found = sent[sent["answered"] & (sent["reason"] != SAMPLED)]
     if found.empty:
         return None
@@ -200,7 +200,7 @@ def realised(config: Config) -> str | None:
     return f"Alerts that people answered and that were fraud: {', '.join(parts)}."
 
 
-def _sent(session: Session, source: str) -> pd.DataFrame:
+def sent_alerts(session: Session, source: str) -> pd.DataFrame:
     """Alerts about events, a line for each target one was sent to, and what was said of each last."""
     last = sa.select(sa.func.max(Answer.id)).group_by(Answer.alert)
     said = sa.select(Answer).where(Answer.id.in_(last)).subquery()
