@@ -13,9 +13,11 @@ from pipelines.alerts.feedback.answers import answer
 from pipelines.alerts.grouping.audit_sample import SAMPLED
 from pipelines.config import load_config
 from pipelines.jobs.context import ProcessCache
+from pipelines.registry.registry import ModelRegistry
 from pipelines.scoring.promises import promises_kept
 from pipelines.store import Run
 from pipelines.store.alert_tables import Alert
+from pipelines.training.pages import page_of
 from tests.alert_places import run
 from tests.service_sites import opened, score
 from tests.web import Browser, served
@@ -88,3 +90,28 @@ def test_quality_says_how_misses_could_be_known(tiny_bundle: Path, tmp_path: Pat
         (said,) = promises_kept(load_config(site.folder), store, ProcessCache(), now=datetime.now(UTC))
 
     assert "`policy.explore`" in said
+
+
+def test_an_admin_gets_the_report_of_a_detector(tiny_bundle: Path, tmp_path: Path) -> None:
+    """As a file, which no page of the console can run; nobody else, for it shows rows; no other file by its name."""
+    site = Site(tmp_path / "site", tiny_bundle, "files to files")
+    config = load_config(site.folder)
+    name = ModelRegistry(config.bundle).served()
+    place = page_of(config, str(name))
+    place.parent.mkdir(parents=True)
+    place.write_text("<script>report</script>")
+    (place.parent.parent / "secret.html").write_text("no")
+    with opened(site) as store, served(config, store) as desk:
+        viewer, boss = Browser(desk), Browser(desk)
+        viewer.sign_in("view")
+        boss.sign_in("admin")
+        link = f"/models/{name}/report"
+        shown = [browser.ask("GET", "/models").text for browser in (viewer, boss)]
+        denied, found = (browser.ask("GET", link) for browser in (viewer, boss))
+        others = [boss.ask("GET", f"/models/{other}/report").status_code for other in ("..%2Fsecret", "nothing")]
+
+    assert [link in text for text in shown] == [False, True]
+    assert denied.status_code == 403
+    assert found.text == "<script>report</script>"
+    assert found.headers["content-disposition"].startswith("attachment")
+    assert others == [404, 404]

@@ -18,7 +18,7 @@ from pipelines.config.policy_edit import with_policy
 from pipelines.console.application import mount_web
 from pipelines.service.http import HttpServer, application
 from pipelines.store import Audit
-from tests.service_sites import opened, wait_until
+from tests.service_sites import opened, score, wait_until
 from tests.test_reload import running
 from tests.web import Browser, Served
 
@@ -123,6 +123,9 @@ def test_what_cannot_be_kept_leaves_the_file_as_it_is(site: Site, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr("pipelines.api.policy.write_whole", full)
             unwritten = desk.ask("POST", "/v1/policy", json=ASKED)
+        file.unlink()
+        gone = desk.ask("POST", "/v1/policy", json=ASKED)
+        file.write_text(before)
         analyst, boss = Browser(desk), Browser(desk)
         analyst.sign_in("review")
         boss.sign_in("admin")
@@ -131,8 +134,8 @@ def test_what_cannot_be_kept_leaves_the_file_as_it_is(site: Site, monkeypatch: p
         same = boss.ask("POST", "/what-if", data={"reason": "look", "as": "file"})
 
     assert file.read_text() == before
-    answers = (denied, silent, nonsense, refused, unwritten, other, same)
-    assert [each.status_code for each in answers] == [403, 422, 422, 409, 409, 403, 422]
+    answers = (denied, silent, nonsense, refused, unwritten, gone, other, same)
+    assert [each.status_code for each in answers] == [403, 422, 422, 409, 409, 409, 403, 422]
     assert "No space left" in unwritten.json()["detail"]
     assert "policy of today" in same.text
 
@@ -140,9 +143,9 @@ def test_what_cannot_be_kept_leaves_the_file_as_it_is(site: Site, monkeypatch: p
 @pytest.mark.slow
 def test_the_page_keeps_what_it_shows(site: Site) -> None:
     """Both sections stand beside each other, and the button writes the second one."""
+    site.add(200)
+    score(site)
     with desk_of(site) as desk:
-        site.add(200)
-        wait_until(lambda: len(site.scored()) == 200)
         boss = Browser(desk)
         boss.sign_in("admin")
         page = boss.ask("GET", "/what-if?quantile=0.5&days=3000").text

@@ -72,7 +72,7 @@ def test_parts_are_the_whole(
     assert found is not None
     assert found.is_spilled
     assert content(found) == content(wanted)
-    assert any(wanted.tails["card_id",]) == (key is not None)
+    assert any(wanted.stores["card_id",].tails) == (key is not None)
 
 
 def test_small_past_of_many_rows_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def test_rule_is_tried_kept_switched_and_removed(site: Site, service: Served) ->
         ("a", {"when": "amount > 5", "action": "explode"}, "action", "alert"),
         ("a", {"when": "amount > 5", "state": "on"}, "state", "off"),
         ("a", {"when": "amount > 5", "action": "never", "tag": "x"}, "rule", "`tag` is for"),
-        ("a", {"when": "amount > 5", "color": "red"}, "color", "not permitted"),
+        ("a", {"when": "amount > 5", "color": "red"}, "color", "is not a field here"),
         ("a", {"when": "x" * 2_001}, "when", "at most 2000"),
         ("a", {"when": "amount > 5", "by": 0}, "by", "greater than 0"),
         ("<script>", {"when": "amount > 5"}, "name", "match pattern"),

@@ -79,7 +79,7 @@ def changed_policy(
     except ValidationError as error:
         raise no_such_policy(error) from None
     file = config.file.resolve()
-    before = file.read_text(encoding="utf-8")
+    before = _read(file)
     if before != config.text:
         raise ProblemError(409, f"{file.name} has changed since it was read. Have it read again, then change it.")
     text = with_policy(before, policy, f"{now:%Y-%m-%d %H:%M} UTC, {who}: {reason}")
@@ -105,6 +105,13 @@ def _taken_over(context: AppContext, file: Path, before: str, *, who: str, reaso
     except (ProblemError, DataError):
         _write(file, before)
         raise
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ProblemError(409, f"{file.name} cannot be read ({type(error).__name__}). Put it back first.") from None
 
 
 def _write(file: Path, text: str) -> None:

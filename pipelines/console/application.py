@@ -23,6 +23,7 @@ from pipelines.console.alert import alert_router
 from pipelines.console.audit import audit_router
 from pipelines.console.forms import failed
 from pipelines.console.guard import COOKIE, PATH, ConsoleGuard, cookie_of
+from pipelines.console.models import models_router
 from pipelines.console.pages import pages_router
 from pipelines.console.queue import queue_router
 from pipelines.console.rendering import TEMPLATES, form_of, page
@@ -39,7 +40,7 @@ def console(context: AppContext) -> ASGIApp:
     """The application, to be mounted at ``PATH``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=TEMPLATES / "static"))
-    for router in (queue_router, views_router, alert_router, pages_router, rules_router, audit_router):
+    for router in (queue_router, views_router, alert_router, models_router, pages_router, rules_router, audit_router):
         app.include_router(router(context))
     _add_sign_in(app, context)
 

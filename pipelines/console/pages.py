@@ -1,4 +1,4 @@
-"""The pages of models, health, quality and other policies, and their forms."""
+"""The pages of health, quality and other policies, and their forms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pipelines.api.configuration import reloaded
 from pipelines.api.context import AppContext
 from pipelines.api.health import health_of
 from pipelines.api.jobs import run_of
-from pipelines.api.models import models_of, move
 from pipelines.api.policy import changed_policy, policy_with
 from pipelines.api.problems import ProblemError
 from pipelines.api.what_if import policies_of
@@ -36,14 +35,6 @@ MOST_LINES = 20
 def pages_router(context: AppContext) -> APIRouter:
     """The pages."""
     router = APIRouter()
-
-    @router.get("/models")
-    def models(request: Request) -> HTMLResponse:
-        return page("models.html.j2", request, name=context.config.name, **models_of(context))
-
-    @router.post("/models")
-    async def promote(request: Request) -> Response:
-        return await checked(request, lambda form: _move(context, form), scope="admin")
 
     @router.get("/health")
     def health(request: Request) -> HTMLResponse:
@@ -163,13 +154,6 @@ def _number(given: Mapping[str, str], name: str) -> float | None:
     if not math.isfinite(found) or (name == "days" and not 0 < found <= 3_650):
         raise DataError(f"{name}: {given[name]!r} is no such number.")
     return found
-
-
-def _move(context: AppContext, form: Form) -> str:
-    if not form.one("reason"):
-        raise DataError("reason: say why; it is stored with the move.")
-    move(context, form.one("model"), form.one("reason"), form.visitor.caller.name)
-    return f"{PATH}/models"
 
 
 def _steer(context: AppContext, form: Form) -> str:
